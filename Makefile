@@ -1,0 +1,44 @@
+# Each target is enough by itself on a fresh machine with Python 3.11 or later and a C compiler.
+PYTHON ?= python3
+BIN := .venv/bin
+
+.PHONY: help quickstart test test-slow test-gpu lint format clean
+
+help:
+	@echo "make quickstart   train a detector on generated images, evaluate it, draw its pictures (about 8 minutes)"
+	@echo "make test         run the tests"
+	@echo "make test-slow    run the tests that take minutes"
+	@echo "make test-gpu     run the tests that need a CUDA device"
+	@echo "make lint         ruff and mypy"
+	@echo "make format       let ruff format and mend what it can"
+	@echo "make clean        remove .venv, build leftovers and caches; runs/ stays"
+
+.venv/.installed: setup.py pyproject.toml constraints.txt
+	$(PYTHON) -c "import sys; sys.exit(sys.version_info < (3, 11) and 'vertebra needs Python 3.11 or later; say which with make PYTHON=...')"
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e ".[dev]"
+	@touch $@
+
+quickstart: .venv/.installed
+	$(BIN)/vertebra train configs/runs/quickstart.yaml
+
+test: .venv/.installed
+	$(BIN)/python -m pytest
+
+test-slow: .venv/.installed
+	$(BIN)/python -m pytest -m slow
+
+test-gpu: .venv/.installed
+	$(BIN)/python -m pytest -m gpu
+
+lint: .venv/.installed
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy backbones heads tools
+
+format: .venv/.installed
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf .venv build dist *.egg-info .mypy_cache .pytest_cache .ruff_cache

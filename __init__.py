@@ -1,0 +1,70 @@
+"""vertebra: detection and segmentation backbones for PyTorch, with the heads and tools to train them.
+
+Importing this package loads nothing else: each public name is imported from its module when it is first used.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from .backbones import (
+        Backbone,
+        FeatureInfo,
+        InputError,
+        Preprocessing,
+        create_backbone,
+        create_pyramid,
+        list_backbones,
+        load_weights,
+        register_backbone,
+        row,
+    )
+    from .heads import create_model, head_row, list_heads
+    from .tools.predictor import Predictor
+
+__version__ = "0.1.0"
+
+_HOME = {
+    "Backbone": ".backbones",
+    "FeatureInfo": ".backbones",
+    "InputError": ".backbones",
+    "Preprocessing": ".backbones",
+    "create_backbone": ".backbones",
+    "create_pyramid": ".backbones",
+    "list_backbones": ".backbones",
+    "load_weights": ".backbones",
+    "register_backbone": ".backbones",
+    "row": ".backbones",
+    "create_model": ".heads",
+    "head_row": ".heads",
+    "list_heads": ".heads",
+    "Predictor": ".tools.predictor",
+}
+
+__all__ = [
+    "Backbone",
+    "FeatureInfo",
+    "InputError",
+    "Predictor",
+    "Preprocessing",
+    "__version__",
+    "create_backbone",
+    "create_model",
+    "create_pyramid",
+    "head_row",
+    "list_backbones",
+    "list_heads",
+    "load_weights",
+    "register_backbone",
+    "row",
+]
+
+
+def __getattr__(name: str) -> object:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(import_module(_HOME[name], __name__), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,46 @@
+"""Packaging: the folders at the root install as the one package `vertebra`."""
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+HERE = Path(__file__).parent
+FOLDERS = ["backbones*", "heads*", "tools*"]
+
+setup(
+    name="vertebra",
+    version=re.search(r'__version__ = "(.+)"', (HERE / "__init__.py").read_text()).group(1),
+    description="Detection and segmentation backbones for PyTorch, with heads and COCO training tools",
+    long_description=(HERE / "README.md").read_text(),
+    long_description_content_type="text/markdown",
+    license="Apache-2.0",
+    license_files=["LICENSE"],
+    python_requires=">=3.11",
+    package_dir={"vertebra": "."},
+    packages=["vertebra", *(f"vertebra.{name}" for name in find_packages(include=FOLDERS))],
+    package_data={"vertebra": ["py.typed", "configs/*/*.yaml"]},
+    install_requires=[
+        "torch>=2.11",
+        "torchvision>=0.26",
+        "timm>=1.0",
+        "pycocotools>=2.0.8",
+        "albumentations>=2.0.8",
+        "opencv-python>=4.11",
+        "omegaconf>=2.4",
+        "typer>=0.15",
+        "rich>=13",
+        "tensorboard>=2.15",
+        "matplotlib>=3.8",
+        "safetensors>=0.4",
+        "numpy>=1.26",
+    ],
+    extras_require={"dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4", "setuptools>=77"]},
+    script_name="setup.py",  # so that this file is left out of the package, however the build is started
+    entry_points={"console_scripts": ["vertebra = vertebra.tools.cli:main"]},
+    classifiers=[
+        "Programming Language :: Python :: 3",
+        "Topic :: Scientific/Engineering :: Image Recognition",
+        "Typing :: Typed",
+    ],
+)
