@@ -1,0 +1,104 @@
+"""The registry: names, rows, other people's backbones, and the errors of each."""
+
+from dataclasses import replace
+from typing import Any
+
+import pytest
+import torch
+from torch import nn
+
+import vertebra
+from vertebra.backbones import registry
+
+
+@pytest.fixture(autouse=True)
+def _clean_registry(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(registry, "_REGISTRY", dict(registry._REGISTRY))
+
+
+class Two(vertebra.Backbone):
+    """Two convolutions with stride 2, a feature after each."""
+
+    def __init__(self) -> None:
+        super().__init__([vertebra.FeatureInfo("c1", 4, 2), vertebra.FeatureInfo("c2", 8, 4)])
+        self.one = nn.Conv2d(3, 4, 3, stride=2, padding=1)
+        self.two = nn.Conv2d(4, 8, 3, stride=2, padding=1)
+
+    def forward_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+        c1 = self.one(images)
+        return {"c1": c1, "c2": self.two(c1)}
+
+
+class TwoStaged(Two):
+    def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
+        return (self.one,), (self.two,)
+
+
+def test_names_are_found_by_pattern_in_natural_order() -> None:
+    assert vertebra.list_backbones("resnet*")[:5] == ["resnet18", "resnet34", "resnet50", "resnet101", "resnet152"]
+    assert vertebra.list_backbones("nothing*") == []
+
+
+def test_unknown_name_suggests_the_nearest() -> None:
+    message = r"unknown backbone 'resnet5O'. Did you mean 'resnet50'\? See list_backbones"
+    with pytest.raises(vertebra.InputError, match=message):
+        vertebra.create_backbone("resnet5O")
+
+
+def test_a_changed_row_builds() -> None:
+    network = vertebra.create_backbone(replace(vertebra.row("resnet18"), depths=(1, 1), widths=(8, 16)))
+    assert network.feature_info == (vertebra.FeatureInfo("c2", 8, 4), vertebra.FeatureInfo("c3", 16, 8))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"output_stride": 4}, "output_stride=4; it can be 8, 16, 32"),
+        ({"in_channels": 0}, "in_channels=0"),
+        ({"drop_path": 1.0}, "drop_path=1.0"),
+        ({"out_features": ("c6",)}, "unknown feature of Trunk 'c6'"),
+    ],
+)
+def test_options_out_of_range(options: dict[str, Any], message: str) -> None:
+    with pytest.raises(vertebra.InputError, match=message):
+        vertebra.create_backbone("resnet18", **options)
+
+
+def test_own_backbone_gets_taps_and_freezing() -> None:
+    vertebra.register_backbone("two")(TwoStaged)
+    assert "two" in vertebra.list_backbones()
+    network = vertebra.create_backbone("two", out_features=("c2",), frozen_stages=1)
+    assert {k: v.shape for k, v in network(torch.randn(1, 3, 9, 9)).items()} == {"c2": (1, 8, 3, 3)}
+    assert not network.one.weight.requires_grad
+    assert network.two.weight.requires_grad
+
+
+def test_a_clash_names_both_owners() -> None:
+    with pytest.raises(
+        vertebra.InputError,
+        match=r"'resnet50' is registered already, by vertebra\.backbones\.residual\.Residual; .*Two",
+    ):
+        vertebra.register_backbone("resnet50")(Two)
+
+
+def test_an_option_that_the_builder_does_not_take_is_named() -> None:
+    vertebra.register_backbone("two")(Two)
+    with pytest.raises(vertebra.InputError, match="'two' does not take norm='group'"):
+        vertebra.create_backbone("two", norm="group")
+
+
+def test_freezing_needs_stages() -> None:
+    vertebra.register_backbone("two")(Two)
+    with pytest.raises(vertebra.InputError, match=r"Two cannot be frozen by stage: define stages\(\)"):
+        vertebra.create_backbone("two", frozen_stages=1)
+
+
+def test_builders_that_break_the_contract() -> None:
+    class Overrides(Two):
+        def forward(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            return self.forward_features(images)
+
+    with pytest.raises(vertebra.InputError, match="defines forward; define forward_features instead"):
+        vertebra.create_backbone(Overrides)
+    with pytest.raises(vertebra.InputError, match=r"returned Conv2d; it must return a vertebra\.Backbone"):
+        vertebra.create_backbone(lambda: nn.Conv2d(3, 3, 1))
