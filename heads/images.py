@@ -1,0 +1,70 @@
+"""From a list of images to one padded batch, and boxes back to the pixels of the images that were given."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from math import ceil
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from ..backbones import InputError, Preprocessing
+
+# Every backbone's deepest default stride: maps of padded images then halve without a remainder.
+PAD_MULTIPLE = 32
+
+
+@dataclass(frozen=True)
+class Batch:
+    """A padded batch (N, C, H, W), with the size (height, width) of each image in it and as it was given."""
+
+    images: Tensor
+    sizes: tuple[tuple[int, int], ...]
+    given_sizes: tuple[tuple[int, int], ...]
+
+    def to_batch(self, boxes: Tensor, index: int) -> Tensor:
+        """Scale boxes (N, 4) from the given image to the one in the batch."""
+        return _scale(boxes, self.given_sizes[index], self.sizes[index])
+
+    def to_given(self, boxes: Tensor, index: int) -> Tensor:
+        """Scale boxes (N, 4) from the image in the batch to the given one."""
+        return _scale(boxes, self.sizes[index], self.given_sizes[index])
+
+
+def _scale(boxes: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) -> Tensor:
+    height, width = (to / old for to, old in zip(to_size, from_size, strict=True))
+    return boxes * boxes.new_tensor([width, height, width, height])
+
+
+def make_batch(images: Sequence[Tensor], preprocessing: Preprocessing, size: tuple[int, int] | None) -> Batch:
+    """Normalise, resize and pad images (C, H, W), float in [0, 1] or uint8.
+
+    size: (short, longest): the short side is brought to the first, unless the long one would pass the second; None
+    leaves sizes as they are. Padding is zeros, to the maximum of the batch rounded up to 32.
+    """
+    if not images:
+        raise InputError("the batch holds no image")
+    for i, image in enumerate(images):
+        if image.ndim != 3 or 0 in image.shape:
+            raise InputError(f"image {i} has shape {tuple(image.shape)}; (channels, height, width) is expected")
+    resized = [_resize(preprocessing.normalise(image), size) for image in images]
+    height, width = (
+        ceil(max(image.shape[axis] for image in resized) / PAD_MULTIPLE) * PAD_MULTIPLE for axis in (-2, -1)
+    )
+    padded = torch.stack([F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in resized])
+    return Batch(padded, _sizes(resized), _sizes(images))
+
+
+def _sizes(images: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:
+    return tuple((image.shape[-2], image.shape[-1]) for image in images)
+
+
+def _resize(image: Tensor, size: tuple[int, int] | None) -> Tensor:
+    if size is None:
+        return image
+    short, longest = min(image.shape[-2:]), max(image.shape[-2:])
+    scale = min(size[0] / short, size[1] / longest)
+    # As torchvision's detectors: the scale is recomputed from the rounded size, without antialiasing.
+    return F.interpolate(image[None], scale_factor=scale, mode="bilinear", recompute_scale_factor=True)[0]
