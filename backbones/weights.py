@@ -59,7 +59,7 @@ def read_state(path: str | os.PathLike[str]) -> Any:
             return load_file(path)
         return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # torch and safetensors raise a dozen types for a damaged file
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise InputError(f"{path} cannot be read as weights (tensors and plain types only): {reason[:200]}") from error
 
 
