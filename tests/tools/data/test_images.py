@@ -1,0 +1,74 @@
+"""Decoding: the stored pixels, and nothing that is cut short."""
+
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+import vertebra
+from vertebra.tools.data.images import find_images, read_image
+
+PIXELS = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
+
+
+def save(path: Path, **options: object) -> Path:
+    Image.fromarray(PIXELS).save(path, **options)
+    return path
+
+
+def test_png_gives_the_pixels_in_rgb(tmp_path: Path) -> None:
+    assert np.array_equal(read_image(save(tmp_path / "a.png")), PIXELS)
+
+
+def test_grey_becomes_rgb(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "grey.png"), PIXELS[..., 0])
+    assert np.array_equal(read_image(tmp_path / "grey.png"), PIXELS[..., [0, 0, 0]])
+
+
+def test_exif_orientation_only_where_it_is_asked_for(tmp_path: Path) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn a quarter clockwise to show
+    path = save(tmp_path / "turned.jpg", exif=exif)
+    assert read_image(path).shape == (40, 30, 3)
+    assert read_image(path, orient=True).shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+@pytest.mark.parametrize("share", [0.2, 0.6, 0.95])
+def test_a_cut_file_is_refused(tmp_path: Path, suffix: str, share: float) -> None:
+    path = save(tmp_path / f"cut.{suffix}")
+    content = path.read_bytes()
+    path.write_bytes(content[: int(len(content) * share)])
+    with pytest.raises(vertebra.InputError, match=rf"cut\.{suffix} is (cut short|not an image)"):
+        read_image(path)
+
+
+def test_bytes_behind_the_end_do_no_harm(tmp_path: Path) -> None:
+    """Cameras append things to their JPEGs."""
+    path = save(tmp_path / "tail.jpg")
+    expected = read_image(path)
+    path.write_bytes(path.read_bytes() + b"\0" * 100)
+    assert np.array_equal(read_image(path), expected)
+
+
+def test_what_is_no_image(tmp_path: Path) -> None:
+    (tmp_path / "text.jpg").write_text("hello")
+    (tmp_path / "empty.jpg").touch()
+    for name in ("text.jpg", "empty.jpg"):
+        with pytest.raises(vertebra.InputError, match="is not an image"):
+            read_image(tmp_path / name)
+    with pytest.raises(vertebra.InputError, match=r"absent\.jpg cannot be read: No such file"):
+        read_image(tmp_path / "absent.jpg")
+
+
+def test_images_are_found_in_folders_and_by_name(tmp_path: Path) -> None:
+    for name in ("b.jpg", "a.PNG", "notes.txt"):
+        (tmp_path / name).touch()
+    assert find_images([tmp_path, tmp_path / "b.jpg"]) == [tmp_path / n for n in ("a.PNG", "b.jpg", "b.jpg")]
+    with pytest.raises(vertebra.InputError, match="no image or folder at"):
+        find_images([tmp_path / "absent"])
+    (tmp_path / "none").mkdir()
+    with pytest.raises(vertebra.InputError, match="no images in"):
+        find_images([tmp_path / "none"])

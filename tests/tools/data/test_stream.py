@@ -1,0 +1,66 @@
+"""The stream of samples: a pure function of (seed, position), whoever asks."""
+
+from pathlib import Path
+
+import pytest
+import torch
+
+import vertebra
+from vertebra.tools.data.coco import read_coco
+from vertebra.tools.data.stream import TrainingStream, evaluation_batches, shuffled, training_batches
+from vertebra.tools.data.transforms import Transform, Transforms
+
+
+@pytest.fixture
+def stream(shapes: Path) -> TrainingStream:
+    data = read_coco(shapes / "annotations" / "train.json", shapes / "train")
+    return TrainingStream(data.images, Transform(Transforms("flips", 64, 64)), seed=5)
+
+
+def same(one: list, other: list) -> bool:
+    return all(
+        torch.equal(a, b) and all(torch.equal(s[key], t[key]) for key in s)
+        for (a, s), (b, t) in zip(one, other, strict=True)
+    )
+
+
+def test_each_lap_holds_every_image_once_in_another_order() -> None:
+    laps = [[shuffled(0, lap * 10 + i, 10) for i in range(10)] for lap in range(3)]
+    assert all(sorted(lap) == list(range(10)) for lap in laps)
+    assert len({tuple(lap) for lap in laps}) == 3
+    assert [shuffled(1, i, 10) for i in range(10)] != laps[0]
+
+
+def test_a_sample_does_not_depend_on_what_was_asked_before(stream: TrainingStream) -> None:
+    forwards = [stream[i] for i in range(20)]
+    backwards = [stream[i] for i in reversed(range(20))]
+    assert same(forwards, backwards[::-1])
+
+
+@pytest.mark.parametrize("workers", [0, 1, 2])
+def test_batches_from_any_step_and_any_number_of_workers(stream: TrainingStream, workers: int) -> None:
+    expected = [[stream[step * 3 + i] for i in range(3)] for step in range(2, 6)]
+    found = list(training_batches(stream, 3, 2, 6, workers))
+    assert len(found) == 4
+    assert all(same(one, other) for one, other in zip(found, expected, strict=True))
+
+
+def test_evaluation_takes_every_image_once_in_order(shapes: Path) -> None:
+    data = read_coco(shapes / "annotations" / "train.json", shapes / "train")
+    batches = list(evaluation_batches(data.images, 3, 0))
+    assert [len(batch) for batch in batches] == [3, 3, 2]
+    assert [int(target["image_id"]) for batch in batches for _, target in batch] == [image.id for image in data.images]
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_image_is_named_without_a_traceback_of_the_worker(
+    shapes: Path, tmp_path: Path, workers: int
+) -> None:
+    (tmp_path / "train").mkdir()
+    for path in (shapes / "train").iterdir():
+        (tmp_path / "train" / path.name).write_bytes(path.read_bytes()[:200])
+    data = read_coco(shapes / "annotations" / "train.json", tmp_path / "train")
+    stream = TrainingStream(data.images, Transform(Transforms("none", 64, 64)), seed=0)
+    with pytest.raises(vertebra.InputError, match=r"\d+\.png is cut short") as caught:
+        list(training_batches(stream, 2, 0, 1, workers))
+    assert "Traceback" not in str(caught.value)

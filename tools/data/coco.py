@@ -1,0 +1,189 @@
+"""Data sets in COCO's instance format."""
+
+from __future__ import annotations
+
+import json
+import logging
+import math
+import os
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ...backbones import InputError
+from .images import read_image
+
+log = logging.getLogger("vertebra")
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category as its file has it; inside, its label is its position in the list of categories, from 1."""
+
+    id: int
+    name: str
+
+
+@dataclass(frozen=True)
+class Image:
+    """One image of a data set, with the objects to learn: boxes (N, 4) float32 xyxy in pixels, labels (N,) from 1."""
+
+    id: int
+    path: Path
+    height: int
+    width: int
+    boxes: np.ndarray[Any, np.dtype[np.float32]]
+    labels: np.ndarray[Any, np.dtype[np.int64]]
+
+    def read(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Return the pixels, uint8 RGB (height, width, 3)."""
+        pixels = read_image(self.path)
+        if pixels.shape[:2] != (self.height, self.width):
+            raise InputError(
+                f"image {self.path} is {pixels.shape[1]}x{pixels.shape[0]}, its annotations say "
+                f"{self.width}x{self.height}; were the images resized after they were labelled?"
+            )
+        return pixels
+
+
+@dataclass(frozen=True)
+class CocoSet:
+    """Images with their objects. `document` is the file as it was read, for COCO's own evaluation."""
+
+    annotations: Path
+    categories: tuple[Category, ...]
+    images: tuple[Image, ...]
+    document: Mapping[str, Any]
+
+
+def read_coco(annotations: Path, images: Path) -> CocoSet:
+    """Read an instances file and check it against the folder of images.
+
+    Crowds are left out of the objects to learn, boxes without area too (with one counted warning); images without
+    objects stay. Order: categories by id, images as in the file.
+    """
+    document = _read_document(annotations)
+    if not images.is_dir():
+        raise InputError(f"no folder of images at {images}; check --data-root and the data set's `images`")
+    try:
+        categories = tuple(sorted((Category(int(c["id"]), str(c["name"])) for c in document["categories"]), key=_by_id))
+        sizes = {int(i["id"]): (str(i["file_name"]), int(i["height"]), int(i["width"])) for i in document["images"]}
+        objects, degenerate = _objects(document["annotations"], {c.id: n for n, c in enumerate(categories, 1)}, sizes)
+    except InputError as error:
+        raise InputError(f"{annotations}: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
+        reason = f"a record lacks {error}" if isinstance(error, KeyError) else str(error)
+        raise InputError(f"{annotations} is not a COCO instances file: {reason}") from error
+    if not sizes or not categories:
+        raise InputError(f"{annotations} lists {len(sizes)} images and {len(categories)} categories; both are needed")
+    if degenerate:
+        log.warning(
+            "%s: dropped %d boxes without area (first: annotation id %s)", annotations, len(degenerate), degenerate[0]
+        )
+    _check_files(images, [name for name, _, _ in sizes.values()])
+    records = tuple(_record(id, images / name, h, w, objects.get(id, ())) for id, (name, h, w) in sizes.items())
+    return CocoSet(annotations, categories, records, document)
+
+
+def first_images(data: CocoSet, count: int) -> CocoSet:
+    """Return the set cut to its first images, in its document too."""
+    images = data.images[:count]
+    ids = {image.id for image in images}
+    document = {
+        **data.document,
+        "images": [record for record in data.document["images"] if record["id"] in ids],
+        "annotations": [record for record in data.document["annotations"] if record["image_id"] in ids],
+    }
+    return replace(data, images=images, document=document)
+
+
+def check_categories(data: CocoSet, categories: Sequence[Category]) -> None:
+    """Refuse a data set whose categories are not those that a model was trained on."""
+    if data.categories == tuple(categories):
+        return
+    theirs = {category.name: category.id for category in data.categories}
+    ours = {category.name: category.id for category in categories}
+    odd = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
+    raise InputError(
+        f"{data.annotations} has {len(theirs)} categories, the model {len(ours)}; they differ in "
+        f"{', '.join(odd[:5])}{' …' if len(odd) > 5 else ''} (name or id)"
+    )
+
+
+def _by_id(category: Category) -> int:
+    return category.id
+
+
+def _read_document(path: Path) -> dict[str, Any]:
+    try:
+        document = json.loads(path.read_bytes())
+    except OSError as error:
+        raise InputError(f"no annotations at {path} ({error.strerror}); check --data-root") from error
+    except ValueError as error:
+        raise InputError(f"{path} is not JSON: {error}") from error
+    missing = [
+        key
+        for key in ("images", "annotations", "categories")
+        if not isinstance(document, dict) or not isinstance(document.get(key), list)
+    ]
+    if missing:
+        raise InputError(f"{path} is not a COCO instances file: it has no list {', '.join(map(repr, missing))}")
+    found: dict[str, Any] = document
+    return found
+
+
+Object = tuple[tuple[float, float, float, float], int]
+
+
+def _objects(
+    annotations: Sequence[Mapping[str, Any]], label_of: Mapping[int, int], images: Mapping[int, object]
+) -> tuple[dict[int, list[Object]], list[Any]]:
+    """Return the objects to learn by image id, and the ids of the annotations that were dropped for want of area."""
+    objects = defaultdict(list)
+    degenerate = []
+    for annotation in annotations:
+        name = f"annotation {annotation.get('id')}"
+        if annotation["image_id"] not in images:
+            raise InputError(f"{name} belongs to image {annotation['image_id']!r}, which is not among the images")
+        if annotation["category_id"] not in label_of:
+            raise InputError(f"{name} has category {annotation['category_id']!r}, which is not among the categories")
+        x, y, width, height = map(float, annotation["bbox"])
+        if not all(map(math.isfinite, (x, y, width, height))):
+            raise InputError(f"{name} has bbox {annotation['bbox']}; four finite numbers are needed")
+        if annotation.get("iscrowd", 0):
+            continue
+        if width <= 0 or height <= 0:
+            degenerate.append(annotation.get("id"))
+            continue
+        box = (x, y, x + width, y + height)
+        objects[annotation["image_id"]].append((box, label_of[annotation["category_id"]]))
+    return dict(objects), degenerate
+
+
+def _record(id: int, path: Path, height: int, width: int, objects: Sequence[Object]) -> Image:
+    boxes = np.array([box for box, _ in objects], np.float32).reshape(-1, 4)
+    labels = np.array([label for _, label in objects], np.int64)
+    return Image(id, path, height, width, boxes, labels)
+
+
+def _check_files(folder: Path, names: Sequence[str]) -> None:
+    """Say now which files are missing, from one listing, rather than hours later."""
+    root = folder.resolve()
+    there = set(os.listdir(folder))
+    missing = []
+    for name in names:
+        if "/" in name or "\\" in name or name in ("", ".", ".."):
+            path = (folder / name).resolve()
+            if not path.is_relative_to(root):
+                raise InputError(f"file_name {name!r} points outside {folder}; names are taken from that folder")
+            if path.is_file():
+                continue
+        elif name in there:
+            continue
+        missing.append(name)
+    if missing:
+        raise InputError(f"{len(missing)} of {len(names)} images are not in {folder} (first: {missing[0]!r})")
