@@ -1,0 +1,56 @@
+"""The command `vertebra`: gathers the verbs, and prints what the user can mend as one line."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from collections.abc import Callable
+
+import typer
+
+# Absolute, as in all entry files: `python tools/train.py` runs them outside the package.
+from vertebra.tools import catalogue, datasets
+from vertebra.tools.evaluate import evaluate
+from vertebra.tools.predict import predict
+from vertebra.tools.train import train
+
+app = typer.Typer(
+    help="Detection on any backbone: train on COCO, evaluate with COCO's metrics, predict.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+)
+app.command()(train)
+app.command()(evaluate)
+app.command()(predict)
+app.add_typer(catalogue.app, name="backbones")
+app.add_typer(datasets.app, name="data")
+
+
+def main() -> None:
+    """Run the command line."""
+    run(app)
+
+
+def run(command: Callable[[], object]) -> None:
+    """Run a command; what the user can mend ends it with one line and status 2, an interrupted run with status 130."""
+    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
+    logging.addLevelName(logging.WARNING, "warning")
+    try:
+        command()
+    except Exception as error:
+        # Here, so that --help need not wait for torch.
+        from vertebra.backbones import InputError
+        from vertebra.tools.session import Interrupted
+
+        if isinstance(error, InputError):
+            print(f"error: {error}", file=sys.stderr)
+            sys.exit(2)
+        if isinstance(error, Interrupted):
+            print(error, file=sys.stderr)
+            sys.exit(130)
+        raise
+
+
+if __name__ == "__main__":
+    main()

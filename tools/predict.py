@@ -1,0 +1,78 @@
+"""`vertebra predict`: detect the objects in images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+
+def predict(
+    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Images, or folders of images.")],
+    output: Annotated[Path, typer.Option(metavar="DIR", help="Where to write; made if need be.")] = Path("predictions"),
+    score: Annotated[float, typer.Option(min=0, max=1, help="Leave out detections with a lower score.")] = 0.5,
+    checkpoint: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Another checkpoint of the same model.")
+    ] = None,
+    device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
+    imports: Annotated[
+        list[str], typer.Option("--import", metavar="MODULE|FILE.py", help="Import your own code first.")
+    ] = [],  # noqa: B006
+) -> None:
+    """Detect the objects in images: a picture of each with boxes, names and scores, and one predictions.json.
+
+    predictions.json is in COCO's results format, with the category ids of the training data; images are numbered from 1
+    in the order given, and each record has its `file_name` too. Images are turned as their EXIF data says.
+    """
+    import json
+
+    from rich.console import Console
+    from rich.progress import track
+
+    from vertebra.tools.data.images import find_images
+    from vertebra.tools.draw import draw_boxes, enlarge, write_picture
+    from vertebra.tools.evaluation.coco import coco_results
+    from vertebra.tools.predictor import Predictor, as_tensor
+
+    console = Console()
+    files = find_images(images)
+    predictor = Predictor(run, checkpoint=checkpoint, device=device, imports=imports)
+    names = picture_names(files)
+    results = []
+    output.mkdir(parents=True, exist_ok=True)
+    for number, (path, name) in enumerate(
+        track(list(zip(files, names, strict=True)), "predicting", console=console, disable=not console.is_terminal), 1
+    ):
+        image = as_tensor(path)
+        found = predictor(image)
+        keep = found["scores"] >= score
+        found = {key: found[key][keep] for key in ("boxes", "labels", "scores")}
+        results += [{**r, "file_name": str(path)} for r in coco_results(number, found, predictor.categories)]
+        texts = [
+            f"{predictor.categories[label - 1].name} {value:.2f}"
+            for label, value in zip(found["labels"].tolist(), found["scores"].tolist(), strict=True)
+        ]
+        large, scale = enlarge(image)
+        write_picture(output / name, draw_boxes(large, found["boxes"] * scale, found["labels"].tolist(), texts))
+    (output / "predictions.json").write_text(json.dumps(results))
+    console.print(f"{len(results)} objects in {len(files)} images; pictures and results in {output}", highlight=False)
+
+
+def picture_names(files: list[Path]) -> list[str]:
+    """Return a file name for the picture of each image; equal ones are numbered."""
+    names: list[str] = []
+    for path in files:
+        name, number = f"{path.stem}.jpg", 1
+        while name in names:
+            number += 1
+            name = f"{path.stem}-{number}.jpg"
+        names.append(name)
+    return names
+
+
+if __name__ == "__main__":
+    from vertebra.tools.cli import run as run_command
+
+    run_command(lambda: typer.run(predict))
