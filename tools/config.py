@@ -90,8 +90,9 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Optim:
-    """Stochastic gradient descent with momentum; `clip_norm` bounds the norm of the gradient."""
+    """The optimiser, `sgd` (with `momentum`) or `adamw`; `clip_norm` bounds the norm of the gradient."""
 
+    name: str = "sgd"
     batch_size: int = 16
     lr: float = 0.02
     momentum: float = 0.9

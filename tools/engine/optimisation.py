@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from torch import nn
@@ -12,14 +13,30 @@ from ...backbones.errors import unknown
 from ..config import Optim, Schedule
 
 
-def make_optimiser(model: nn.Module, settings: Optim) -> torch.optim.SGD:
-    """Return SGD over the trainable parameters; norms and biases (one value per channel) do not decay."""
+def make_optimiser(model: nn.Module, settings: Optim) -> torch.optim.Optimizer:
+    """Return the optimiser of the trainable parameters; norms and biases (one value per channel) do not decay."""
+    if settings.name not in OPTIMISERS:
+        raise unknown("optim.name", settings.name, OPTIMISERS)
     trainable = [p for p in model.parameters() if p.requires_grad]
-    groups = [
+    groups: Groups = [
         {"params": [p for p in trainable if p.ndim > 1], "weight_decay": settings.weight_decay},
         {"params": [p for p in trainable if p.ndim <= 1], "weight_decay": 0.0},
     ]
-    return torch.optim.SGD([group for group in groups if group["params"]], settings.lr, momentum=settings.momentum)
+    return OPTIMISERS[settings.name]([group for group in groups if group["params"]], settings)
+
+
+Groups = list[dict[str, Any]]
+
+
+def _sgd(groups: Groups, settings: Optim) -> torch.optim.Optimizer:
+    return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum)
+
+
+def _adamw(groups: Groups, settings: Optim) -> torch.optim.Optimizer:
+    return torch.optim.AdamW(groups, settings.lr)
+
+
+OPTIMISERS: dict[str, Callable[[Groups, Optim], torch.optim.Optimizer]] = {"sgd": _sgd, "adamw": _adamw}
 
 
 def learning_rate(settings: Schedule, optim: Optim, steps_per_epoch: float) -> Callable[[int], float]:

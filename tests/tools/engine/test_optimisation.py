@@ -25,15 +25,18 @@ def test_cosine_with_warmup() -> None:
     assert {step: rate(step) for step in expected} == pytest.approx(expected)
 
 
-def test_unknown_decay() -> None:
+def test_unknown_names() -> None:
+    with pytest.raises(vertebra.InputError, match=r"unknown optim\.name 'adam'\. Did you mean 'adamw'"):
+        make_optimiser(nn.Linear(1, 1), Optim("adam"))
     with pytest.raises(vertebra.InputError, match=r"unknown schedule\.decay 'cosin'\. Did you mean 'cosine'"):
         learning_rate(Schedule(decay="cosin"), Optim(), 10)
 
 
-def test_norms_and_biases_do_not_decay_and_frozen_parameters_are_left_out() -> None:
+@pytest.mark.parametrize("name", ["sgd", "adamw"])
+def test_norms_and_biases_do_not_decay_and_frozen_parameters_are_left_out(name: str) -> None:
     model = nn.Sequential(nn.Conv2d(3, 4, 1), nn.BatchNorm2d(4), nn.Linear(4, 2))
     model[2].requires_grad_(False)
-    optimiser = make_optimiser(model, Optim(weight_decay=0.5, lr=0.1, momentum=0))
+    optimiser = make_optimiser(model, Optim(name, weight_decay=0.5, lr=0.1, momentum=0))
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.fill_(1)
