@@ -47,11 +47,12 @@ def evaluate(
     found = open_split(opened.config.data, split)
     model, categories = trained_model(opened, checkpoint)
     check_categories(found, categories)
-    evaluator = detect_all(model.to(device), found, categories, device, opened.config.engine.workers)
+    console = Console()
+    workers = opened.config.engine.workers
+    evaluator = detect_all(model.to(device), found, categories, device=device, workers=workers, console=console)
     name = "-".join(["evaluation", *([Path(data).stem] if data else []), *([split] if split != "val" else [])])
     folder = output or run / name
     _, summary = write_evaluation(folder, evaluator, found, opened.config.engine.pictures)
-    console = Console()
     console.print(summary, highlight=False)
     console.print(f"metrics, results and pictures are in {folder}", highlight=False)
 

@@ -24,13 +24,15 @@ def predict(
     """Detect the objects in images: a picture of each with boxes, names and scores, and one predictions.json.
 
     predictions.json is in COCO's results format, with the category ids of the training data; images are numbered from 1
-    in the order given, and each record has its `file_name` too. Images are turned as their EXIF data says.
+    in the order given, and each record has its `file_name` too. Images are turned as their EXIF data says. One that
+    cannot be read is left out, and the exit status is then 2.
     """
     import json
 
     from rich.console import Console
     from rich.progress import track
 
+    from vertebra.backbones import InputError
     from vertebra.tools.data.images import find_images
     from vertebra.tools.draw import draw_boxes, enlarge, write_picture
     from vertebra.tools.evaluation.coco import coco_results
@@ -39,25 +41,32 @@ def predict(
     console = Console()
     files = find_images(images)
     predictor = Predictor(run, checkpoint=checkpoint, device=device, imports=imports)
-    names = picture_names(files)
-    results = []
-    output.mkdir(parents=True, exist_ok=True)
-    for number, (path, name) in enumerate(
-        track(list(zip(files, names, strict=True)), "predicting", console=console, disable=not console.is_terminal), 1
-    ):
-        image = as_tensor(path)
+    results: list[dict[str, object]] = []
+    failures: list[InputError] = []
+    pairs = list(zip(files, picture_names(files), strict=True))
+    shown = track(pairs, "predicting", console=console, disable=not console.is_terminal)
+    for number, (path, name) in enumerate(shown, start=1):
+        try:
+            image = as_tensor(path)
+        except InputError as error:
+            failures.append(error)
+            continue
         found = predictor(image)
         keep = found["scores"] >= score
         found = {key: found[key][keep] for key in ("boxes", "labels", "scores")}
         results += [{**r, "file_name": str(path)} for r in coco_results(number, found, predictor.categories)]
-        texts = [
-            f"{predictor.categories[label - 1].name} {value:.2f}"
-            for label, value in zip(found["labels"].tolist(), found["scores"].tolist(), strict=True)
-        ]
+        labels = found["labels"].tolist()
+        names = [predictor.categories[label - 1].name for label in labels]
+        texts = [f"{name} {value:.2f}" for name, value in zip(names, found["scores"].tolist(), strict=True)]
         large, scale = enlarge(image)
-        write_picture(output / name, draw_boxes(large, found["boxes"] * scale, found["labels"].tolist(), texts))
-    (output / "predictions.json").write_text(json.dumps(results))
-    console.print(f"{len(results)} objects in {len(files)} images; pictures and results in {output}", highlight=False)
+        output.mkdir(parents=True, exist_ok=True)
+        write_picture(output / name, draw_boxes(large, found["boxes"] * scale, labels, texts))
+    if len(failures) < len(files):
+        (output / "predictions.json").write_text(json.dumps(results))
+        count = len(files) - len(failures)
+        console.print(f"{len(results)} objects in {count} images; pictures and results in {output}", highlight=False)
+    if failures:
+        raise InputError(f"{len(failures)} of {len(files)} images were left out; the first: {failures[0]}")
 
 
 def picture_names(files: list[Path]) -> list[str]:

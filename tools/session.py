@@ -77,10 +77,10 @@ class Session:
         (folder / "config.yaml").write_text(config.to_yaml())
         log = RunLog(folder, self.step)
         try:
-            with Terminal(self.console, self.total, self.step, config.engine.log_every) as terminal:
-                for stop in self._pauses():
+            for stop in self._pauses():
+                with Terminal(self.console, self.total, self.step, config.engine.log_every) as terminal:
                     self._train_to(stop, log, terminal)
-                    self._evaluate(log, config.engine.pictures if stop == self.total else 0)
+                self._evaluate(log, config.engine.pictures if stop == self.total else 0)
         finally:
             log.close()
 
@@ -132,8 +132,14 @@ class Session:
         return [[category.id, category.name] for category in self.data.categories]
 
     def _evaluate(self, log: RunLog, pictures: int) -> None:
-        workers = self.run.config.engine.workers
-        evaluator = evaluate(self.model, self.held_out, self.data.categories, self.device, workers)
+        evaluator = evaluate(
+            self.model,
+            self.held_out,
+            self.data.categories,
+            device=self.device,
+            workers=self.run.config.engine.workers,
+            console=self.console,
+        )
         metrics, summary = write_evaluation(self.run.folder / "evaluation", evaluator, self.held_out, pictures)
         self.console.print(summary, highlight=False)
         log.write(self.step, {"bbox": metrics})

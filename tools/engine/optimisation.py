@@ -29,11 +29,11 @@ Groups = list[dict[str, Any]]
 
 
 def _sgd(groups: Groups, settings: Optim) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum)
+    return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, fused=True)
 
 
 def _adamw(groups: Groups, settings: Optim) -> torch.optim.Optimizer:
-    return torch.optim.AdamW(groups, settings.lr)
+    return torch.optim.AdamW(groups, settings.lr, fused=True)
 
 
 OPTIMISERS: dict[str, Callable[[Groups, Optim], torch.optim.Optimizer]] = {"sgd": _sgd, "adamw": _adamw}

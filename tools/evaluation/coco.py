@@ -9,6 +9,8 @@ from typing import Any
 
 import numpy as np
 import torch
+from rich.console import Console
+from rich.progress import track
 from torch import Tensor, nn
 
 from ..data.coco import Category, CocoSet
@@ -78,7 +80,13 @@ def coco_results(image_id: int, output: Mapping[str, Tensor], categories: Sequen
 
 @torch.inference_mode()
 def evaluate(
-    model: nn.Module, data: CocoSet, categories: Sequence[Category], device: torch.device, workers: int
+    model: nn.Module,
+    data: CocoSet,
+    categories: Sequence[Category],
+    *,
+    device: torch.device,
+    workers: int,
+    console: Console,
 ) -> CocoEvaluator:
     """Run a detector over a data set, one image at a time, and return the evaluator with its detections.
 
@@ -86,7 +94,8 @@ def evaluate(
     """
     evaluator = CocoEvaluator(data.document, categories)
     model.eval()
-    for batch in evaluation_batches(data.images, 1, workers):
+    batches = evaluation_batches(data.images, 1, workers)
+    for batch in track(batches, "evaluating", len(data.images), console=console, disable=not console.is_terminal):
         outputs = model([image.to(device) for image, _ in batch])
         evaluator.update([int(target["image_id"]) for _, target in batch], outputs)
     return evaluator
