@@ -41,7 +41,9 @@ def _flips() -> list[Any]:
 
 
 def _none() -> list[Any]:
-    return []
+    import albumentations as A
+
+    return [A.NoOp()]  # an empty list warns that nothing will process the boxes
 
 
 PRESETS: dict[str, Callable[[], list[Any]]] = {"default": _default, "flips": _flips, "none": _none}

@@ -25,7 +25,7 @@ def test_resize_bounds_the_short_and_the_long_side(short: int, longest: int, siz
     np.testing.assert_allclose(scaled, boxes * (size[0] / 60), rtol=1e-5)
 
 
-@pytest.mark.parametrize("preset", ["default", "flips"])
+@pytest.mark.parametrize("preset", ["default", "flips", "none"])
 def test_boxes_follow_the_pixels(preset: str) -> None:
     transform = Transform(Transforms(preset, short=120, longest=400))
     corners = set()
@@ -35,7 +35,7 @@ def test_boxes_follow_the_pixels(preset: str) -> None:
         np.testing.assert_allclose(boxes, [[xs.min(), ys.min(), xs.max() + 1, ys.max() + 1]], atol=1)
         assert labels.tolist() == [4]
         corners.add(tuple(boxes[0].tolist()))
-    assert len(corners) == {"default": 2, "flips": 4}[preset]
+    assert len(corners) == {"default": 2, "flips": 4, "none": 1}[preset]
 
 
 def test_the_seed_decides() -> None:
