@@ -6,6 +6,8 @@ from typing import Annotated
 
 import typer
 
+from vertebra.tools.options import Imports
+
 app = typer.Typer(help="What the registry of backbones holds.", no_args_is_help=True)
 
 
@@ -17,9 +19,7 @@ def _group() -> None:
 @app.command("list")
 def list_(
     pattern: Annotated[str, typer.Argument(help="Shell pattern of names, such as 'resnet*'.")] = "*",
-    imports: Annotated[
-        list[str], typer.Option("--import", metavar="MODULE|FILE.py", help="Import your own code first.")
-    ] = [],  # noqa: B006
+    imports: Imports = [],  # noqa: B006
 ) -> None:
     """List backbones with their parameters and features (channels at stride)."""
     import torch

@@ -7,21 +7,19 @@ from typing import Annotated
 
 import typer
 
+from vertebra.tools.options import Checkpoint, DataRoot, Imports, Overrides
+
 
 def evaluate(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     data: Annotated[
         str | None, typer.Option(metavar="NAME|FILE.yaml", help="Another data set with the same categories.")
     ] = None,
-    data_root: Annotated[str | None, typer.Option(metavar="DIR", help="Where the data set is.")] = None,
+    data_root: DataRoot = None,
     split: Annotated[str, typer.Option(help="Split to evaluate on: val or train.")] = "val",
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Another checkpoint of the same model.")
-    ] = None,
-    overrides: Annotated[list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting.")] = [],  # noqa: B006
-    imports: Annotated[
-        list[str], typer.Option("--import", metavar="MODULE|FILE.py", help="Import your own code first.")
-    ] = [],  # noqa: B006
+    checkpoint: Checkpoint = None,
+    overrides: Overrides = [],  # noqa: B006
+    imports: Imports = [],  # noqa: B006
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write; by default under the run's folder.")
     ] = None,

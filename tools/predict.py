@@ -7,19 +7,17 @@ from typing import Annotated
 
 import typer
 
+from vertebra.tools.options import Checkpoint, Imports
+
 
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Images, or folders of images.")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where to write; made if need be.")] = Path("predictions"),
     score: Annotated[float, typer.Option(min=0, max=1, help="Leave out detections with a lower score.")] = 0.5,
-    checkpoint: Annotated[
-        Path | None, typer.Option(metavar="FILE", help="Another checkpoint of the same model.")
-    ] = None,
+    checkpoint: Checkpoint = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
-    imports: Annotated[
-        list[str], typer.Option("--import", metavar="MODULE|FILE.py", help="Import your own code first.")
-    ] = [],  # noqa: B006
+    imports: Imports = [],  # noqa: B006
 ) -> None:
     """Detect the objects in images: a picture of each with boxes, names and scores, and one predictions.json.
 

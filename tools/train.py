@@ -7,12 +7,7 @@ from typing import Annotated
 
 import typer
 
-Overrides = Annotated[
-    list[str], typer.Option("--set", metavar="KEY=VALUE", help="Override a setting; repeat for more.")
-]
-Imports = Annotated[
-    list[str], typer.Option("--import", metavar="MODULE|FILE.py", help="Import your own code first; repeat for more.")
-]
+from vertebra.tools.options import DataRoot, Imports, Overrides
 
 
 def train(
@@ -27,7 +22,7 @@ def train(
     schedule: Annotated[
         str | None, typer.Option(metavar="NAME|FILE.yaml", help="Schedule: 1x, smoke, or yours.")
     ] = None,
-    data_root: Annotated[str | None, typer.Option(metavar="DIR", help="Where the data set is.")] = None,
+    data_root: DataRoot = None,
     weights: Annotated[
         str | None, typer.Option(metavar="FILE|RUN", help="Start from weights of the model or of its backbone.")
     ] = None,
