@@ -4,20 +4,29 @@ if __name__ == "backbones":
     # A checkout on sys.path would make a second, separate registry under this name.
     raise ImportError("import vertebra.backbones, not backbones: the registry must exist only once")
 
+from collections.abc import Callable, Mapping
+
+from .blocks import Convs
 from .contract import Backbone, FeatureInfo, Preprocessing, Step, Trunk
+from .densenet import DENSENET, DenseNet
 from .errors import InputError
+from .highway import HIGHWAY, Highway
 from .pyramid import FPN, Pyramid, create_pyramid
 from .registry import BackboneOptions, Builder, create_backbone, list_backbones, register_backbone, row
 from .residual import RESIDUAL, Residual
+from .vgg import VGG, VGG_NETWORKS
 from .weights import LoadReport, load_weights
 
 __all__ = [
     "FPN",
-    "RESIDUAL",
+    "VGG",
     "Backbone",
     "BackboneOptions",
     "Builder",
+    "Convs",
+    "DenseNet",
     "FeatureInfo",
+    "Highway",
     "InputError",
     "LoadReport",
     "Preprocessing",
@@ -33,5 +42,7 @@ __all__ = [
     "row",
 ]
 
-for _name, _row in RESIDUAL.items():
-    register_backbone(_name)(_row)
+_TABLES: tuple[Mapping[str, Callable[..., Backbone]], ...] = (RESIDUAL, DENSENET, HIGHWAY, VGG_NETWORKS)
+for _table in _TABLES:
+    for _name, _row in _table.items():
+        register_backbone(_name)(_row)

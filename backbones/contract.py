@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from .errors import InputError, unknown
+from .stage import Recomputing
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -66,8 +67,10 @@ class Backbone(nn.Module, ABC):
         super().__init__()
         self.feature_info = tuple(feature_info)
         self.preprocessing = preprocessing or Preprocessing()
-        # Prefixes of keys that public checkpoints hold and this network does not build: see load_weights.
+        # What load_weights knows of public checkpoints: prefixes of keys that this network does not build, and
+        # (pattern, replacement) pairs that turn their names into its own, applied in order.
         self.droppable_keys: tuple[str, ...] = ()
+        self.renames: tuple[tuple[str, str], ...] = ()
         self._frozen: tuple[nn.Module, ...] = ()
 
     @abstractmethod
@@ -111,6 +114,12 @@ class Backbone(nn.Module, ABC):
             module.requires_grad_(False)
         self.train(self.training)
 
+    def checkpoint_(self) -> None:
+        """Recompute activations in the backward pass: less memory, more time, the same results."""
+        raise InputError(
+            f"{type(self).__name__} cannot recompute activations: define checkpoint_(), or use checkpointing=False"
+        )
+
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
         for module in self._frozen:
@@ -135,12 +144,17 @@ class Trunk(Backbone):
     """
 
     def __init__(
-        self, steps: Sequence[Step], preprocessing: Preprocessing, droppable_keys: tuple[str, ...] = ()
+        self,
+        steps: Sequence[Step],
+        preprocessing: Preprocessing,
+        droppable_keys: tuple[str, ...] = (),
+        renames: tuple[tuple[str, str], ...] = (),
     ) -> None:
         super().__init__((step.feature for step in steps if step.feature), preprocessing)
         for step in steps:
             self.add_module(step.name, step.module)
         self.droppable_keys = droppable_keys
+        self.renames = renames
         self._stage_of = {step.name: step.stage for step in steps}
         self._tap_after = {step.name: step.feature.name for step in steps if step.feature}
 
@@ -156,6 +170,12 @@ class Trunk(Backbone):
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         count = 1 + max(self._stage_of.values())
         return tuple(tuple(getattr(self, n) for n, s in self._stage_of.items() if s == stage) for stage in range(count))
+
+    def checkpoint_(self) -> None:
+        """Recompute what lies inside the stages; the stem and the norms between stages are kept."""
+        for module in self.modules():
+            if isinstance(module, Recomputing):
+                module.recomputes = True
 
     def select_(self, out_features: Sequence[str]) -> None:
         """Return only these features, and drop the modules after the deepest of them."""

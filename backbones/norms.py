@@ -57,3 +57,10 @@ def norm_layer(name: str) -> Norm:
     if name not in NORMS:
         raise unknown("norm", name, NORMS)
     return NORMS[name]
+
+
+def no_norm(asked: Norm, network: str) -> Norm | None:
+    """Return None, for a network without norms; one that was asked for is an error."""
+    if asked is not NORMS["batch"]:
+        raise InputError(f"a norm was chosen for {network}")
+    return None

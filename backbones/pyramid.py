@@ -8,7 +8,7 @@ from typing import Unpack
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .contract import Backbone, FeatureInfo
+from .contract import Backbone, FeatureInfo, Preprocessing
 from .errors import InputError, unknown
 from .norms import Norm, norm_layer
 from .registry import BackboneOptions, create_backbone
@@ -68,7 +68,7 @@ class Pyramid(Backbone):
     """A backbone and an FPN as one feature extractor. Keys are torchvision's: `body.…` and `fpn.…`."""
 
     def __init__(self, body: Backbone, fpn: FPN, out_channels: int) -> None:
-        super().__init__(fpn.feature_info, body.preprocessing)
+        super().__init__(fpn.feature_info)
         self.body = body
         self.fpn = fpn
         self.out_channels = out_channels
@@ -77,8 +77,20 @@ class Pyramid(Backbone):
         levels: dict[str, Tensor] = self.fpn(self.body(images))
         return levels
 
+    @property
+    def preprocessing(self) -> Preprocessing:  # the body's own, which a load may change
+        return self.body.preprocessing
+
+    @preprocessing.setter
+    def preprocessing(self, preprocessing: Preprocessing) -> None:
+        if "body" in self._modules:  # not yet while Backbone.__init__ sets its default
+            self.body.preprocessing = preprocessing
+
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
         return self.body.stages()
+
+    def checkpoint_(self) -> None:
+        self.body.checkpoint_()
 
 
 def create_pyramid(

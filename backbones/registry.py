@@ -26,7 +26,7 @@ class Builder(Protocol):
     attribute `default_features` it says which features are given where none are asked for; all otherwise.
     """
 
-    def __call__(self, *, in_channels: int, output_stride: int, norm: Norm, drop_path: float) -> Backbone: ...
+    def __call__(self, *, in_channels: int, output_stride: int, norm: Norm, drop_path: float | None) -> Backbone: ...
 
 
 class BackboneOptions(TypedDict, total=False):
@@ -38,7 +38,8 @@ class BackboneOptions(TypedDict, total=False):
     in_channels: int
     norm: str
     frozen_stages: int
-    drop_path: float
+    drop_path: float | None
+    checkpointing: bool
 
 
 @dataclass(frozen=True)
@@ -104,7 +105,8 @@ def create_backbone(
     in_channels: int = 3,
     norm: str = "batch",
     frozen_stages: int = 0,
-    drop_path: float = 0.0,
+    drop_path: float | None = None,
+    checkpointing: bool = False,
 ) -> Backbone:
     """Build a backbone by name, or from a row.
 
@@ -113,7 +115,9 @@ def create_backbone(
     output_stride: upper bound on the deepest stride, 8, 16 or 32; dilation takes the place of the strides beyond it.
     in_channels: channels of the images. norm: `batch`, `frozen_batch`, `sync_batch` or `group`.
     frozen_stages: how many stages get no gradient and keep their norms in eval mode; 1 is the stem.
-    drop_path: chance in [0, 1) that the last block is dropped for a sample (stochastic depth), less for earlier ones.
+    drop_path: chance in [0, 1) that the last block is dropped for a sample (stochastic depth), less for earlier ones;
+    None is the backbone's own, 0 for all but the `_sd` names, which drop blocks for whole batches.
+    checkpointing: recompute activations in the backward pass; outputs, gradients and running statistics stay the same.
     """
     name = backbone if isinstance(backbone, str) else _owner(backbone)
     builder = row(backbone) if isinstance(backbone, str) else backbone
@@ -121,13 +125,13 @@ def create_backbone(
         raise InputError(f"output_stride={output_stride}; it can be {', '.join(map(str, OUTPUT_STRIDES))}")
     if in_channels < 1:
         raise InputError(f"in_channels={in_channels}; an image has one channel or more")
-    if not 0 <= drop_path < 1:
+    if drop_path is not None and not 0 <= drop_path < 1:
         raise InputError(f"drop_path={drop_path}; it is a chance from 0 to below 1")
     arguments = _accepted(
         name,
         builder,
         given={"in_channels": in_channels, "output_stride": output_stride, "norm": norm, "drop_path": drop_path},
-        neutral={"in_channels": 3, "output_stride": 32, "norm": "batch", "drop_path": 0.0},
+        neutral={"in_channels": (3,), "output_stride": (32,), "norm": ("batch",), "drop_path": (None, 0)},
     )
     if "norm" in arguments:
         arguments["norm"] = norm_layer(norm)
@@ -137,20 +141,22 @@ def create_backbone(
     if chosen:
         network.select_(chosen)
     network.freeze_(frozen_stages)
+    if checkpointing:
+        network.checkpoint_()
     if weights is not None:
         load_weights(network, weights)
     return network
 
 
 def _accepted(
-    name: str, builder: Callable[..., Backbone], given: dict[str, Any], neutral: dict[str, Any]
+    name: str, builder: Callable[..., Backbone], given: dict[str, Any], neutral: dict[str, tuple[Any, ...]]
 ) -> dict[str, Any]:
-    """Return the arguments that the builder takes; one that it leaves out may only have its neutral value."""
+    """Return the arguments that the builder takes; one that it leaves out may only be neutral."""
     parameters = inspect.signature(builder).parameters
     if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         return given
     for option, value in given.items():
-        if option not in parameters and value != neutral[option]:
+        if option not in parameters and value not in neutral[option]:
             raise InputError(f"backbone {name!r} does not take {option}={value!r}; its builder has no such argument")
     return {option: value for option, value in given.items() if option in parameters}
 

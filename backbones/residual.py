@@ -1,189 +1,47 @@
-"""Residual networks: one trunk made of four values, and the table of its variants.
+"""Residual networks: one trunk made of a few values, and the table of its variants.
 
 A residual network answers four questions, and each answer is a value that acts: which convolutions a block applies
-(`Convs`), where norm and activation sit and how the branches join (a block class), what the shortcut does where the
-shape changes, and which stem comes first. A variant is a row of `RESIDUAL`.
+(`Convs`), where norm and activation sit and how the branches join (`Join`), what the shortcut does where the shape
+changes, and which stem comes first. A variant is a row of `RESIDUAL`.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from functools import partial
 
-import torchvision
-from torch import Tensor, nn
+from torch import nn
+from torchvision.ops import StochasticDepth
 
+from .blocks import (
+    Convs,
+    Join,
+    basic,
+    bottleneck,
+    post_activation,
+    pre_activation,
+)
 from .contract import FeatureInfo, Preprocessing, Step, Trunk
+from .errors import InputError
+from .initialisation import kaiming_fan_out, kaiming_zero_last
 from .norms import Norm
+from .placement import place
+from .shortcuts import Shortcut, nothing, pool_then_project, project, project_bare, project_everywhere, zero_pad
+from .stage import BatchDrop, Stage
+from .stems import StemBuilder, bare_stem, cifar_stem, cifar_stem_64, deep_stem, deeplab_stem, imagenet_stem
 
-# --- where the strides go ------------------------------------------------------------------------------------------
+drop_samples = partial(StochasticDepth, mode="row")
+drop_batches = BatchDrop
 
-
-@dataclass(frozen=True)
-class Placement:
-    """How one stage keeps within an output stride: its stride and dilations, and the stride of its output."""
-
-    stride: int
-    first_dilation: int
-    dilation: int
-    reduction: int
-
-
-def place(strides: Sequence[int], reduction: int, output_stride: int) -> Iterator[Placement]:
-    """Turn the strides that would pass `output_stride` into dilation; `reduction` is the stride of the stem.
-
-    What a dilated stage computes on every second pixel is what the strided stage computes. For that the convolutions
-    up to the one that lost its stride keep the previous dilation: their input has not changed. Public dilated weights
-    (torchvision, timm) expect the same.
-    """
-    dilation = 1
-    for stride in strides:
-        first_dilation = dilation
-        if reduction * stride > output_stride:
-            dilation *= stride
-            stride = 1
-        reduction *= stride
-        yield Placement(stride, first_dilation, dilation, reduction)
-
-
-# --- which convolutions --------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Convs:
-    """The convolutions of a block, one after the other.
-
-    All but the last give `width * inner_ratio` channels, the last `width * expansion`. The one at index `strided`
-    carries the block's stride; `groups` applies to those wider than 1x1.
-    """
-
-    kernels: tuple[int, ...]
-    strided: int = 0
-    expansion: int = 1
-    inner_ratio: float = 1
-    groups: int = 1
-
-    def build(
-        self, in_channels: int, width: int, stride: int, first_dilation: int, dilation: int
-    ) -> tuple[nn.Conv2d, ...]:
-        """Return the convolutions; `first_dilation` holds up to the strided one, `dilation` after it (see `place`)."""
-        convs = []
-        for i, kernel in enumerate(self.kernels):
-            last = i == len(self.kernels) - 1
-            out_channels = width * self.expansion if last else round(width * self.inner_ratio)
-            spread = first_dilation if i <= self.strided else dilation
-            convs.append(
-                nn.Conv2d(
-                    in_channels,
-                    out_channels,
-                    kernel,
-                    stride=stride if i == self.strided else 1,
-                    padding=spread * (kernel // 2),
-                    dilation=spread if kernel > 1 else 1,
-                    groups=self.groups if kernel > 1 else 1,
-                    bias=False,
-                )
-            )
-            in_channels = out_channels
-        return tuple(convs)
-
-
-basic = Convs((3, 3))
-
-# Stride on the 3x3 ("v1.5"): what public weights expect; the paper strides the first 1x1.
-bottleneck = Convs((1, 3, 1), strided=1, expansion=4)
-
-
-# --- how the branches join -----------------------------------------------------------------------------------------
-
-
-class PostActBlock(nn.Module):
-    """A residual block with norm and activation after each convolution, and the last activation after the sum.
-
-    arXiv:1512.03385, figure 2. (N, C, H, W) -> (N, C', ceil(H / stride), ceil(W / stride)).
-    """
-
-    def __init__(self, convs: Sequence[nn.Conv2d], shortcut: nn.Module, norm: Norm, drop_path: float) -> None:
-        super().__init__()
-        for i, conv in enumerate(convs, start=1):
-            self.add_module(f"conv{i}", conv)
-            self.add_module(f"bn{i}", norm(conv.out_channels))
-        self.hops = len(convs)
-        self.downsample = shortcut
-        self.relu = nn.ReLU(inplace=True)
-        self.drop_path = torchvision.ops.StochasticDepth(drop_path, "row") if drop_path else nn.Identity()
-
-    def forward(self, x: Tensor) -> Tensor:
-        out = x
-        for i in range(1, self.hops + 1):
-            out = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(out))
-            if i < self.hops:
-                out = self.relu(out)
-        joined: Tensor = self.relu(self.drop_path(out) + self.downsample(x))
-        return joined
-
-
-# --- what the shortcut does ----------------------------------------------------------------------------------------
-
-
-class Shortcut(Protocol):
-    """Builds the branch around a block; `reshapes` says that the undilated block changes the shape.
-
-    Where dilation takes the stride's place the stride is 1, and the parameters must be the same all the same.
-    """
-
-    def __call__(
-        self, in_channels: int, out_channels: int, stride: int, norm: Norm, *, reshapes: bool
-    ) -> nn.Module: ...
-
-
-def project(in_channels: int, out_channels: int, stride: int, norm: Norm, *, reshapes: bool) -> nn.Module:
-    """Option B of the paper: a 1x1 convolution and a norm where the shape changes, else nothing."""
-    if not reshapes:
-        return nn.Identity()
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, stride, bias=False), norm(out_channels))
-
-
-# --- the stem ------------------------------------------------------------------------------------------------------
-
-
-@dataclass(frozen=True)
-class Stem:
-    """The steps before the first stage, with the channels and stride that they hand to it."""
-
-    steps: tuple[Step, ...]
-    channels: int
-    stride: int
-
-
-def imagenet_stem(in_channels: int, norm: Norm) -> Stem:
-    """7x7 convolution with stride 2, norm, ReLU (feature `c1`), then a 3x3 max-pool with stride 2."""
-    conv = nn.Conv2d(in_channels, 64, 7, stride=2, padding=3, bias=False)
-    # With padding 1, kernel 3 and stride 2 the pool gives ceil(H / 2) rows whatever the parity of H.
-    return Stem(
-        (
-            Step("conv1", conv, 0),
-            Step("bn1", norm(64), 0),
-            Step("relu", nn.ReLU(inplace=True), 0, FeatureInfo("c1", 64, 2)),
-            Step("maxpool", nn.MaxPool2d(3, stride=2, padding=1), 0),
-        ),
-        channels=64,
-        stride=4,
-    )
-
-
-# --- initialisation ------------------------------------------------------------------------------------------------
-
-
-def kaiming_fan_out(network: nn.Module) -> None:
-    """He initialisation by fan-out (torchvision's choice): variance 2 / (kernel area * output channels)."""
-    for module in network.modules():
-        if isinstance(module, nn.Conv2d):
-            nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
-
-
-# --- the trunk -----------------------------------------------------------------------------------------------------
+# timm's names of pre-activation networks, in ours.
+_TIMM_V2 = (
+    (r"^stem\.conv\.", "conv1."),
+    (r"^norm\.", "norm5."),
+    *((rf"^stages\.{i}\.blocks\.0\.norm1\.", f"norm{i + 1}.") for i in (1, 2, 3)),
+    *((rf"^stages\.{i}\.blocks\.", f"layer{i + 1}.") for i in range(4)),
+    (r"^(layer\d\.\d+\.downsample)\.conv\.", r"\1."),
+)
 
 
 @dataclass(frozen=True)
@@ -191,50 +49,148 @@ class Residual:
     """A residual network as a row: call it to build the network with all its stages.
 
     `depths` counts the blocks of each stage, `widths` their channels before expansion; every stage but the first
-    halves the resolution.
+    halves the resolution. `dropout` is the chance between the convolutions of a block. `drop` is what stochastic depth
+    does to a branch, `drop_path` the last block's chance where none is asked for.
     """
 
     depths: tuple[int, ...]
     convs: Convs
-    block: Callable[[Sequence[nn.Conv2d], nn.Module, Norm, float], nn.Module] = PostActBlock
+    join: Join = post_activation
     shortcut: Shortcut = project
-    stem: Callable[[int, Norm], Stem] = imagenet_stem
+    stem: StemBuilder = imagenet_stem
     widths: tuple[int, ...] = (64, 128, 256, 512)
     init: Callable[[nn.Module], None] = kaiming_fan_out
+    dropout: float = 0.0
+    drop: Callable[[float], nn.Module] = drop_samples
+    drop_path: float = 0.0
+    renames: tuple[tuple[str, str], ...] = ()
 
     @property
     def default_features(self) -> tuple[str, ...]:
         """All stages but the stem."""
         return tuple(f"c{stage + 1}" for stage in range(1, len(self.depths) + 1))
 
-    def __call__(self, *, in_channels: int, output_stride: int, norm: Norm, drop_path: float) -> Trunk:
+    def __call__(self, *, in_channels: int, output_stride: int, norm: Norm, drop_path: float | None = None) -> Trunk:
+        last_drop = self.drop_path if drop_path is None else drop_path
+        if last_drop and self.shortcut is nothing:
+            raise InputError(f"drop_path={last_drop}: a network without shortcuts has nothing left of a dropped block")
         stem = self.stem(in_channels, norm)
         steps = list(stem.steps)
-        channels = stem.channels
-        strides = [1] + [2] * (len(self.depths) - 1)
+        channels, activated = stem.channels, stem.activated
         # The chance to be dropped grows linearly with depth (arXiv:1603.09382, equation 4).
-        drops = iter([drop_path * (i + 1) / sum(self.depths) for i in range(sum(self.depths))])
+        chances = iter([last_drop * (i + 1) / sum(self.depths) for i in range(sum(self.depths))])
+        strides = [1] + [2] * (len(self.depths) - 1)
         stages = zip(self.depths, self.widths, place(strides, stem.stride, output_stride), strict=True)
         for stage, (depth, width, at) in enumerate(stages, start=1):
-            blocks = nn.Sequential()
+            blocks = []
             for i in range(depth):
-                stride, first_dilation = (at.stride, at.first_dilation) if i == 0 else (1, at.dilation)
-                convs = self.convs.build(channels, width, stride, first_dilation, at.dilation)
-                out_channels = convs[-1].out_channels
-                reshapes = channels != out_channels or (i == 0 and strides[stage - 1] > 1)
-                shortcut = self.shortcut(channels, out_channels, stride, norm, reshapes=reshapes)
-                blocks.append(self.block(convs, shortcut, norm, next(drops)))
-                channels = out_channels
-            steps.append(Step(f"layer{stage}", blocks, stage, FeatureInfo(f"c{stage + 1}", channels, at.reduction)))
-        network = Trunk(steps, Preprocessing().for_channels(in_channels), droppable_keys=("fc.",))
+                here = at if i == 0 else at.after()
+                convs = self.convs.build(channels, width, here)
+                shortcut = self.shortcut(channels, convs[-1].out_channels, here, norm)
+                chance = next(chances)
+                block = self.join.entered if i == 0 and activated else self.join.block
+                dropped = self.drop(chance) if chance else nn.Identity()
+                blocks.append(block(convs, shortcut, norm, dropped, self.dropout))
+                channels = convs[-1].out_channels
+            feature = FeatureInfo(f"c{stage + 1}", channels, at.reduction)
+            steps += self.join.tap(Step(f"layer{stage}", Stage(blocks), stage, feature), norm)
+            activated = True
+        network = Trunk(
+            steps,
+            Preprocessing().for_channels(in_channels),
+            droppable_keys=("fc.", "head.", "linear."),
+            renames=self.renames,
+        )
         self.init(network)
         return network
 
 
-RESIDUAL = {
-    "resnet18": Residual((2, 2, 2, 2), basic),
-    "resnet34": Residual((3, 4, 6, 3), basic),
-    "resnet50": Residual((3, 4, 6, 3), bottleneck),
-    "resnet101": Residual((3, 4, 23, 3), bottleneck),
-    "resnet152": Residual((3, 8, 36, 3), bottleneck),
+def _grouped(groups: int, base_width: int) -> Convs:
+    """Bottleneck of ResNeXt (arXiv:1611.05431, table 1): `groups` paths of `base_width` channels in the first stage."""
+    return replace(bottleneck, groups=groups, inner_ratio=groups * base_width / 64)
+
+
+RESNET_DEPTHS = {
+    18: Residual((2, 2, 2, 2), basic),
+    34: Residual((3, 4, 6, 3), basic),
+    50: Residual((3, 4, 6, 3), bottleneck),
+    101: Residual((3, 4, 23, 3), bottleneck),
+    152: Residual((3, 8, 36, 3), bottleneck),
+    200: Residual((3, 24, 36, 3), bottleneck),
 }
+_WIDE = replace(bottleneck, inner_ratio=2)
+
+IMAGENET = {
+    **{f"resnet{depth}": row for depth, row in RESNET_DEPTHS.items()},
+    "resnet34_a": replace(RESNET_DEPTHS[34], shortcut=zero_pad),
+    "resnet34_c": replace(RESNET_DEPTHS[34], shortcut=project_everywhere),
+    "resnet50c": replace(RESNET_DEPTHS[50], stem=deep_stem),
+    "resnet101c": replace(RESNET_DEPTHS[101], stem=deep_stem),
+    "resnet152c": replace(RESNET_DEPTHS[152], stem=deep_stem),
+    **{
+        f"resnet{depth}d": replace(row, stem=deep_stem, shortcut=pool_then_project, init=kaiming_zero_last)
+        for depth, row in RESNET_DEPTHS.items()
+    },
+    # DeepLab's "R103": ResNet-101 with three 3x3 of 64, 64 and 128 channels as stem.
+    "resnet103": replace(RESNET_DEPTHS[101], stem=deeplab_stem),
+    **{
+        f"resnetv2_{depth}": replace(row, join=pre_activation, shortcut=project_bare, stem=bare_stem, renames=_TIMM_V2)
+        for depth, row in RESNET_DEPTHS.items()
+    },
+    "resnext50_32x4d": replace(RESNET_DEPTHS[50], convs=_grouped(32, 4)),
+    "resnext101_32x4d": replace(RESNET_DEPTHS[101], convs=_grouped(32, 4)),
+    "resnext101_32x8d": replace(RESNET_DEPTHS[101], convs=_grouped(32, 8)),
+    "resnext101_64x4d": replace(RESNET_DEPTHS[101], convs=_grouped(64, 4)),
+    "resnext152_32x4d": replace(RESNET_DEPTHS[152], convs=_grouped(32, 4)),
+    "wide_resnet34_2": replace(RESNET_DEPTHS[34], widths=(128, 256, 512, 1024)),
+    "wide_resnet50_2": replace(RESNET_DEPTHS[50], convs=_WIDE),
+    "wide_resnet101_2": replace(RESNET_DEPTHS[101], convs=_WIDE),
+    "plain18": replace(RESNET_DEPTHS[18], shortcut=nothing),
+    "plain34": replace(RESNET_DEPTHS[34], shortcut=nothing),
+}
+
+
+def _cifar(blocks: int, convs: Convs = basic) -> Residual:
+    """Three stages at strides 1, 2 and 4, shortcuts without parameters (arXiv:1512.03385, section 4.2)."""
+    return Residual((blocks,) * 3, convs, shortcut=zero_pad, stem=cifar_stem, widths=(16, 32, 64))
+
+
+def _cifar_v2(blocks: int, convs: Convs) -> Residual:
+    """Pre-activation: bottlenecks project where the shape changes, basic blocks pad (arXiv:1603.05027, appendix)."""
+    shortcut = zero_pad if convs is basic else project_bare
+    return replace(_cifar(blocks, convs), join=pre_activation, shortcut=shortcut)
+
+
+def _wrn(depth: int, factor: int, dropout: float = 0.0) -> Residual:
+    """WRN-depth-factor (arXiv:1605.07146, table 1): depth = 6 n + 4, widths times `factor`."""
+    return replace(
+        _cifar_v2((depth - 4) // 6, basic),
+        shortcut=project_bare,
+        widths=(16 * factor, 32 * factor, 64 * factor),
+        dropout=dropout,
+    )
+
+
+_WRN = ((16, 8), (22, 8), (28, 10), (28, 12), (40, 1), (40, 2), (40, 4))
+
+CIFAR = {
+    **{f"resnet{depth}": _cifar((depth - 2) // 6) for depth in (20, 32, 44, 56, 110, 1202)},
+    # Stochastic depth as its paper has it: whole batches, the last block with a chance of one half.
+    "resnet110_sd": replace(_cifar(18), drop=drop_batches, drop_path=0.5),
+    "resnet1202_sd": replace(_cifar(200), drop=drop_batches, drop_path=0.5),
+    "plain20": replace(_cifar(3), shortcut=nothing),
+    "plain56": replace(_cifar(9), shortcut=nothing),
+    "resnetv2_110": _cifar_v2(18, basic),
+    "resnetv2_164": _cifar_v2(18, bottleneck),
+    "resnetv2_1001": _cifar_v2(111, bottleneck),
+    **{
+        f"resnext29_{groups}x64d": replace(
+            _cifar(3, _grouped(groups, 64)), shortcut=project, stem=cifar_stem_64, widths=(64, 128, 256)
+        )
+        for groups in (8, 16)
+    },
+    **{f"wrn{depth}_{factor}": _wrn(depth, factor) for depth, factor in _WRN},
+    **{f"wrn{depth}_{factor}_dropout": _wrn(depth, factor, dropout=0.3) for depth, factor in _WRN[:3] + _WRN[-1:]},
+}
+
+RESIDUAL = {**IMAGENET, **CIFAR}

@@ -3,46 +3,88 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor, nn
 
-from .contract import Backbone
+from .contract import Backbone, Preprocessing
 from .errors import InputError
+from .norms import FrozenBatchNorm2d
+
+if TYPE_CHECKING:
+    from .records import WeightsRecord
 
 RUN_CHECKPOINT = "checkpoint.pt"
 
 
 @dataclass(frozen=True)
 class LoadReport:
-    """What a load did: keys that were loaded, keys of the source that were dropped, keys that kept their values."""
+    """What a load did, in keys of the model, but for `dropped`, which are the source's.
+
+    loaded: those that have new values. dropped: what the source has and the model has no place for. kept: those that
+    kept their values. renamed: (key of the source, key of the model). adapted: input convolutions whose RGB weights
+    were fitted to another number of channels.
+    """
 
     loaded: tuple[str, ...]
     dropped: tuple[str, ...]
     kept: tuple[str, ...]
+    renamed: tuple[tuple[str, str], ...] = ()
+    adapted: tuple[str, ...] = ()
 
     def __str__(self) -> str:
-        return f"{len(self.loaded)} tensors loaded, {len(self.dropped)} dropped, {len(self.kept)} kept as they were"
+        text = f"{len(self.loaded)} tensors loaded, {len(self.dropped)} dropped, {len(self.kept)} kept as they were"
+        if self.renamed:
+            text += f", {len(self.renamed)} renamed"
+        return text + "".join(f", {key} adapted from RGB" for key in self.adapted)
 
 
-def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Tensor]) -> LoadReport:
+def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any]) -> LoadReport:
     """Load a state dict, a file (.pt, .pth, .safetensors) or a run folder into a model, and report what was done.
 
     Takes the weights of the same model; or, for a model with a backbone in it, those of the backbone alone (as
-    torchvision publishes them, classifier included), and the rest keeps its values. Only the classifier, stages that
-    are not built and `num_batches_tracked` may be left over. Anything else is an InputError that leaves the model be.
+    torchvision and timm publish them, classifier included), and the rest keeps its values. Only the classifier, stages
+    that are not built and `num_batches_tracked` may be left over. Anything else is an InputError that leaves the model
+    be. RGB weights fit a backbone with other `in_channels`: summed for one channel, else repeated in order and scaled
+    by 3 / channels, so that the sum stays. Preprocessing that the source records is the backbone's from then on.
     """
-    name, state = _read(source)
-    trunk_prefix, trunk = _trunk(model)
-    if _fits(model, state):
-        return _load(model, "", model, state, name)
-    if trunk is not None and trunk is not model and _fits(trunk, state):
-        return _load(model, trunk_prefix, trunk, state, name)
-    raise InputError(_misfit(model, state, name))
+    name, state, preprocessing = _read(source)
+    prefix, trunk = _trunk(model)
+    plan = _plan(model, "", state)
+    if plan.faults and trunk is not None and trunk is not model:
+        of_trunk = _plan(trunk, prefix, state)
+        plan = of_trunk if not of_trunk.faults else plan
+    if plan.faults:
+        raise InputError(
+            f"{name} does not fit {type(model).__name__}: {'; '.join(plan.faults)}. "
+            "Give the weights of this very model, or of its backbone"
+        )
+    plan.part.load_state_dict(plan.state, strict=False)  # num_batches_tracked alone can be missing
+    if trunk is not None and preprocessing is not None:
+        trunk.preprocessing = preprocessing.for_channels(len(trunk.preprocessing.mean))
+    loaded = {f"{plan.prefix}{key}" for key in plan.state}
+    return LoadReport(
+        tuple(sorted(loaded)),
+        tuple(sorted(plan.dropped)),
+        tuple(key for key in model.state_dict() if key not in loaded),
+        tuple((key, f"{plan.prefix}{own}") for key, own in plan.renamed),
+        tuple(f"{plan.prefix}{key}" for key in plan.adapted),
+    )
+
+
+def load_record(network: Backbone, record: WeightsRecord) -> LoadReport:
+    """Load published weights into a backbone: with them come their preprocessing and the eps of their norms."""
+    report = load_weights(network, record.fetch())
+    network.preprocessing = record.preprocessing.for_channels(len(network.preprocessing.mean))
+    for module in network.modules():
+        if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)):
+            module.eps = record.eps
+    return report
 
 
 def read_state(path: str | os.PathLike[str]) -> Any:
@@ -63,16 +105,22 @@ def read_state(path: str | os.PathLike[str]) -> Any:
         raise InputError(f"{path} cannot be read as weights (tensors and plain types only): {reason[:200]}") from error
 
 
-def _read(source: str | os.PathLike[str] | Mapping[str, Tensor]) -> tuple[str, dict[str, Tensor]]:
+def _read(
+    source: str | os.PathLike[str] | Mapping[str, Any],
+) -> tuple[str, dict[str, Tensor], Preprocessing | None]:
+    """Return the source's name, its state dict, and the preprocessing that it records, if it does."""
     name, content = (
         ("the state dict", source) if isinstance(source, Mapping) else (os.fspath(source), read_state(source))
     )
+    preprocessing = None
+    if isinstance(content, Mapping) and isinstance(recorded := content.get("preprocessing"), Mapping):
+        preprocessing = Preprocessing(tuple(recorded["mean"]), tuple(recorded["std"]))
     for wrapper in ("model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{name} holds no state dict: a mapping from names to tensors is expected")
-    return name, dict(content)
+    return name, dict(content), preprocessing
 
 
 def _trunk(model: nn.Module) -> tuple[str, Backbone | None]:
@@ -84,44 +132,66 @@ def _trunk(model: nn.Module) -> tuple[str, Backbone | None]:
     return found
 
 
-def _split(model: nn.Module, state: Mapping[str, Tensor]) -> tuple[set[str], set[str], set[str]]:
-    """Return the keys that may be dropped, that are unexpected, and that are missing."""
-    droppable = model.droppable_keys if isinstance(model, Backbone) else ()
-    target = model.state_dict()
-    left = {key for key in state if key not in target}
-    dropped = {key for key in left if key.startswith(droppable) or key.endswith("num_batches_tracked")}
-    missing = {key for key in target if key not in state and not key.endswith("num_batches_tracked")}
-    return dropped, left - dropped, missing
+@dataclass
+class _Plan:
+    """What loading a state dict into a part of a model would do; with faults it cannot be done."""
+
+    part: nn.Module
+    prefix: str
+    state: dict[str, Tensor]
+    dropped: list[str]
+    renamed: list[tuple[str, str]]
+    adapted: list[str]
+    faults: list[str]
 
 
-def _fits(model: nn.Module, state: Mapping[str, Tensor]) -> bool:
-    _, unexpected, missing = _split(model, state)
-    target = model.state_dict()
-    return not unexpected and not missing and all(target[k].shape == v.shape for k, v in state.items() if k in target)
-
-
-def _load(whole: nn.Module, prefix: str, part: nn.Module, state: Mapping[str, Tensor], name: str) -> LoadReport:
-    dropped, _, _ = _split(part, state)
-    taken = {key: value for key, value in state.items() if key not in dropped}
-    part.load_state_dict(taken, strict=False)  # only num_batches_tracked can be missing: _fits has checked the rest
-    loaded = {f"{prefix}{key}" for key in taken}
-    kept = [key for key in whole.state_dict() if key not in loaded]
-    return LoadReport(tuple(sorted(loaded)), tuple(sorted(dropped)), tuple(kept))
-
-
-def _misfit(model: nn.Module, state: Mapping[str, Tensor], name: str) -> str:
-    _, unexpected, missing = _split(model, state)
-    target = model.state_dict()
-    faults = []
+def _plan(part: nn.Module, prefix: str, source: Mapping[str, Tensor]) -> _Plan:
+    target = part.state_dict()
+    droppable = part.droppable_keys if isinstance(part, Backbone) else ()
+    plan = _Plan(part, prefix, {}, [], [], [], [])
+    unexpected = []
+    for key, value in source.items():
+        own = _own_name(part, key)
+        if own in target:
+            plan.state[own] = value
+            if own != key:
+                plan.renamed.append((key, own))
+        elif own.startswith(droppable) or own.endswith("num_batches_tracked"):
+            plan.dropped.append(key)
+        else:
+            unexpected.append(key)
+    missing = [key for key in target if key not in plan.state and not key.endswith("num_batches_tracked")]
     if missing:
-        faults.append(f"{len(missing)} keys are missing (as {min(missing)!r})")
+        plan.faults.append(f"{len(missing)} keys are missing (as {min(missing)!r})")
     if unexpected:
-        faults.append(f"{len(unexpected)} keys are unexpected (as {min(unexpected)!r})")
-    for key, value in state.items():
-        if key in target and target[key].shape != value.shape:
-            faults.append(f"{key!r} has shape {tuple(value.shape)}, the model {tuple(target[key].shape)}")
-            break
-    return (
-        f"{name} does not fit {type(model).__name__}: {'; '.join(faults)}. "
-        "Give the weights of this very model, or of its backbone"
-    )
+        plan.faults.append(f"{len(unexpected)} keys are unexpected (as {min(unexpected)!r})")
+    _adapt_input(plan, target)
+    wrong = [key for key, value in plan.state.items() if target[key].shape != value.shape]
+    if wrong:
+        key = wrong[0]
+        plan.faults.append(f"{key!r} has shape {tuple(plan.state[key].shape)}, the model {tuple(target[key].shape)}")
+    return plan
+
+
+def _own_name(part: nn.Module, key: str) -> str:
+    for pattern, replacement in part.renames if isinstance(part, Backbone) else ():
+        key = re.sub(pattern, replacement, key)
+    return key
+
+
+def _adapt_input(plan: _Plan, target: Mapping[str, Tensor]) -> None:
+    """Fit the RGB weights of a backbone's first convolution to the channels that it takes."""
+    if not isinstance(plan.part, Backbone):
+        return
+    convs = (f"{name}.weight" for name, module in plan.part.named_modules() if isinstance(module, nn.Conv2d))
+    key = next(convs, None)
+    if key not in plan.state or plan.state[key].ndim != 4:
+        return
+    rgb, channels = plan.state[key], target[key].shape[1]
+    if rgb.shape[1] != 3 or channels == 3:
+        return
+    if channels == 1:
+        plan.state[key] = rgb.sum(dim=1, keepdim=True)
+    else:
+        plan.state[key] = rgb[:, [i % 3 for i in range(channels)]] * (3 / channels)
+    plan.adapted.append(key)
