@@ -12,12 +12,14 @@ if TYPE_CHECKING:
         FeatureInfo,
         InputError,
         Preprocessing,
+        WeightsRecord,
         create_backbone,
         create_pyramid,
         list_backbones,
         load_weights,
         register_backbone,
         row,
+        weights_records,
     )
     from .heads import create_model, head_row, list_heads
     from .tools.predictor import Predictor
@@ -29,12 +31,14 @@ _HOME = {
     "FeatureInfo": ".backbones",
     "InputError": ".backbones",
     "Preprocessing": ".backbones",
+    "WeightsRecord": ".backbones",
     "create_backbone": ".backbones",
     "create_pyramid": ".backbones",
     "list_backbones": ".backbones",
     "load_weights": ".backbones",
     "register_backbone": ".backbones",
     "row": ".backbones",
+    "weights_records": ".backbones",
     "create_model": ".heads",
     "head_row": ".heads",
     "list_heads": ".heads",
@@ -47,6 +51,7 @@ __all__ = [
     "InputError",
     "Predictor",
     "Preprocessing",
+    "WeightsRecord",
     "__version__",
     "create_backbone",
     "create_model",
@@ -57,6 +62,7 @@ __all__ = [
     "load_weights",
     "register_backbone",
     "row",
+    "weights_records",
 ]
 
 

@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"vertebra": "."},
     packages=["vertebra", *(f"vertebra.{name}" for name in find_packages(include=FOLDERS))],
-    package_data={"vertebra": ["py.typed", "configs/*/*.yaml"]},
+    package_data={"vertebra": ["py.typed", "configs/*/*.yaml", "tools/facts.json"]},
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",

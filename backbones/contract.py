@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import cycle, islice
 
@@ -158,13 +158,18 @@ class Trunk(Backbone):
         self._stage_of = {step.name: step.stage for step in steps}
         self._tap_after = {step.name: step.feature.name for step in steps if step.feature}
 
+    def walk(self) -> Iterator[tuple[str, nn.Module, str | None]]:
+        """Yield the modules in the order in which they run: name, module, and the feature that stands after it."""
+        for name in self._stage_of:
+            yield name, getattr(self, name), self._tap_after.get(name)
+
     def forward_features(self, images: Tensor) -> dict[str, Tensor]:
         features = {}
         x = images
-        for name in self._stage_of:
-            x = getattr(self, name)(x)
-            if name in self._tap_after:
-                features[self._tap_after[name]] = x
+        for _, module, feature in self.walk():
+            x = module(x)
+            if feature is not None:
+                features[feature] = x
         return features
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:

@@ -2,22 +2,22 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.autograd import Function
+from torch.autograd.function import once_differentiable
 
 from .blocks import Tap, normalised
 from .contract import FeatureInfo, Preprocessing, Step, Trunk
 from .initialisation import kaiming_fan_in
 from .norms import Norm
 from .placement import average_pool, place
-from .stage import Recomputing, recompute
-
-# Convolutions are kept, what is cheap (concatenation, norm, activation) is computed again: most of the memory, little
-# of the time (arXiv:1707.06990, section 3).
-_KEPT = (torch.ops.aten.convolution.default,)
+from .stage import Recomputing, recompute, statistics_kept
 
 # torchvision's names in ours; its published files still have `norm.1` for `norm1`.
 _TORCHVISION = (
@@ -26,6 +26,66 @@ _TORCHVISION = (
     (r"^transition(\d)\.conv\.", r"transition\1.0."),
     *((rf"^transition{i}\.norm\.", f"norm{i + 1}.") for i in (1, 2, 3)),
 )
+
+
+def _concatenated(maps: Sequence[Tensor]) -> Tensor:
+    return maps[0] if len(maps) == 1 else torch.cat(list(maps), dim=1)
+
+
+class _NormReluConv(Function):
+    """Convolution of the activated norm of the concatenated maps; keeps the maps alone for the backward pass.
+
+    The concatenation, the norm and the activation are most of a DenseNet's memory and little of its time, so they are
+    computed again (arXiv:1707.06990, section 3); the convolution is not.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, norm: nn.Module, conv: nn.Conv2d, count: int, *tensors: Tensor) -> Tensor:
+        # tensors: the maps, the convolution's weight, the norm's parameters; each is an input to get its gradient.
+        maps = tensors[:count]
+        ctx.save_for_backward(*maps)
+        ctx.norm, ctx.conv = norm, conv
+        out: Tensor = conv(F.relu(norm(_concatenated(maps)), inplace=True))
+        return out
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        maps, norm, conv = ctx.saved_tensors, ctx.norm, ctx.conv
+        parameters = [parameter for parameter in norm.parameters() if parameter.requires_grad]
+        with torch.enable_grad(), statistics_kept(norm):
+            x = _concatenated(maps).detach().requires_grad_()
+            active = F.relu(norm(x), inplace=True)
+        # Under autocast the convolution ran in the dtype of its gradient.
+        grad_active, grad_weight, _ = torch.ops.aten.convolution_backward(
+            grad,
+            active.detach().to(grad.dtype),
+            conv.weight.detach().to(grad.dtype),
+            None,
+            conv.stride,
+            conv.padding,
+            conv.dilation,
+            False,
+            (0, 0),
+            conv.groups,
+            (True, conv.weight.requires_grad, False),
+        )
+        grad_x, *grads = torch.autograd.grad(active, [x, *parameters], grad_active.to(active.dtype))
+        of_norm = dict(zip(parameters, grads, strict=True))
+        if grad_weight is not None:
+            grad_weight = grad_weight.to(conv.weight.dtype)
+        split = torch.split(grad_x, [m.shape[1] for m in maps], dim=1)
+        return (None, None, None, *split, grad_weight, *(of_norm.get(parameter) for parameter in norm.parameters()))
+
+
+def norm_relu_conv(norm: nn.Module, conv: nn.Conv2d, *maps: Tensor) -> Tensor:
+    """Return `conv(relu(norm(cat(maps))))`, (N, sum(C_i), H, W) -> (N, C', H, W), at the memory cost of the maps."""
+    if torch.is_grad_enabled() and not torch.compiler.is_compiling():
+        out: Tensor = _NormReluConv.apply(norm, conv, len(maps), *maps, conv.weight, *norm.parameters())
+        return out
+    # A compiler decides by itself what to recompute.
+    plain: Tensor = conv(F.relu(norm(_concatenated(maps))))
+    return plain
 
 
 class DenseLayer(nn.Module):
@@ -45,10 +105,9 @@ class DenseLayer(nn.Module):
         self.dropout = nn.Dropout(dropout) if dropout else nn.Identity()
 
     def forward(self, *maps: Tensor) -> Tensor:
-        x = torch.cat(maps, dim=1)  # (N, sum(C_i), H, W)
         for i in range(1, self.hops + 1):
-            x = getattr(self, f"conv{i}")(F.relu(getattr(self, f"norm{i}")(x), inplace=True))
-        new: Tensor = self.dropout(x)
+            maps = (norm_relu_conv(getattr(self, f"norm{i}"), getattr(self, f"conv{i}"), *maps),)
+        new: Tensor = self.dropout(maps[0])
         return new
 
 
@@ -71,10 +130,9 @@ class DenseBlock(Recomputing):
             self.add_module(f"denselayer{i + 1}", layer)
 
     def forward(self, x: Tensor) -> Tensor:
-        kept = () if self.recomputes else _KEPT
         maps = [x]
         for layer in self.children():
-            maps.append(recompute(layer, *maps, module=layer, keep=kept))
+            maps.append(recompute(layer, *maps, module=layer) if self.recomputes else layer(*maps))
         return torch.cat(maps, dim=1)
 
 

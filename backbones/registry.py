@@ -4,19 +4,26 @@ from __future__ import annotations
 
 import inspect
 import os
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
+from functools import cache, partial
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
 from typing import Any, Protocol, TypedDict, TypeVar
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from .contract import Backbone
 from .errors import InputError, unknown
 from .norms import Norm, norm_layer
-from .weights import load_weights
+from .records import WeightsRecord, find_record, public_records
+from .timm_networks import TimmNetwork, timm_names
+from .weights import WEIGHT_SUFFIXES, LoadReport, load_record, load_weights
 
 OUTPUT_STRIDES = (8, 16, 32)
+ENTRY_POINTS = "vertebra.backbones"
+TIMM = "timm/"
 
 
 class Builder(Protocol):
@@ -42,10 +49,16 @@ class BackboneOptions(TypedDict, total=False):
     checkpointing: bool
 
 
+Records = Sequence[WeightsRecord] | Callable[[], Sequence[WeightsRecord]]
+
+
 @dataclass(frozen=True)
 class Entry:
+    """What is registered under a name: what builds it, whose it is, and its public weights, best first."""
+
     builder: Callable[..., Backbone]
     owner: str
+    weights: Records = ()
 
 
 _REGISTRY: dict[str, Entry] = {}
@@ -53,19 +66,24 @@ _REGISTRY: dict[str, Entry] = {}
 F = TypeVar("F", bound=Callable[..., Backbone])
 
 
-def register_backbone(name: str) -> Callable[[F], F]:
-    """Return a decorator that enters a builder under `name`; a clash is an error that names both owners."""
+def register_backbone(name: str, *, weights: Records = ()) -> Callable[[F], F]:
+    """Return a decorator that enters a builder under `name`; a clash is an error that names both owners.
+
+    weights: records of its public weights, best first, or a function that returns them when they are asked for.
+    """
 
     def register(builder: F) -> F:
-        owner = _owner(builder)
+        entry = Entry(builder, _owner(builder), weights)
         if name in _REGISTRY:
-            raise InputError(
-                f"backbone {name!r} is registered already, by {_REGISTRY[name].owner}; {owner} needs another name"
-            )
-        _REGISTRY[name] = Entry(builder, owner)
+            raise _clash(name, _REGISTRY[name].owner, entry.owner)
+        _REGISTRY[name] = entry
         return builder
 
     return register
+
+
+def _clash(name: str, first: str, second: str) -> InputError:
+    return InputError(f"backbone {name!r} is registered already, by {first}; {second} needs another name")
 
 
 def _owner(builder: Callable[..., Backbone]) -> str:
@@ -73,9 +91,47 @@ def _owner(builder: Callable[..., Backbone]) -> str:
     return f"{called.__module__}.{called.__qualname__}"
 
 
+@cache
+def _installed() -> Mapping[str, tuple[EntryPoint, ...]]:
+    """Return the backbones that installed packages offer, by name; nothing of them is imported."""
+    offered: dict[str, tuple[EntryPoint, ...]] = {}
+    for point in entry_points(group=ENTRY_POINTS):
+        offered[point.name] = (*offered.get(point.name, ()), point)
+    return offered
+
+
+def _enter(point: EntryPoint) -> None:
+    """Register what an installed package offers; a package may register the same builder by a call as well."""
+    package = point.dist.name if point.dist else "an installed package"
+    try:
+        builder = point.load()
+    except Exception as error:  # other people's code may raise anything
+        raise InputError(
+            f"backbone {point.name!r} of {package} ({point.value}) cannot be imported: {type(error).__name__}: {error}"
+        ) from error
+    there = _REGISTRY.setdefault(point.name, Entry(builder, f"{package} ({point.value})"))
+    if there.builder is not builder:
+        raise _clash(point.name, there.owner, f"{package} ({point.value})")
+
+
+def _entry(name: str) -> Entry:
+    """Return what is registered under a name: by a call, by an installed package, or in timm."""
+    for point in _installed().get(name, ()):
+        _enter(point)
+    if name in _REGISTRY:
+        return _REGISTRY[name]
+    if name.startswith(TIMM):
+        return Entry(TimmNetwork(name.removeprefix(TIMM)), "timm", partial(public_records, name))
+    raise unknown("backbone", name, list_backbones(), see="See list_backbones() or `vertebra backbones list`")
+
+
 def list_backbones(pattern: str = "*") -> list[str]:
-    """Return the registered names that match a shell pattern, such as `resnet*`, in the order of their numbers."""
-    return sorted((name for name in _REGISTRY if fnmatchcase(name, pattern)), key=_natural)
+    """Return the registered names that match a shell pattern, such as `resnet*`, in the order of their numbers.
+
+    timm's networks are listed where the pattern asks for them: `timm/convnext*`.
+    """
+    names = {*_REGISTRY, *_installed(), *(timm_names() if pattern.startswith(TIMM) else ())}
+    return sorted((name for name in names if fnmatchcase(name, pattern)), key=_natural)
 
 
 def _natural(name: str) -> list[tuple[int, str]]:
@@ -91,9 +147,13 @@ def _natural(name: str) -> list[tuple[int, str]]:
 
 def row(name: str) -> Any:
     """Return what is registered under `name`: for our own backbones a frozen dataclass to vary with `replace`."""
-    if name not in _REGISTRY:
-        raise unknown("backbone", name, _REGISTRY, see="See list_backbones() or `vertebra backbones list`")
-    return _REGISTRY[name].builder
+    return _entry(name).builder
+
+
+def weights_records(name: str) -> tuple[WeightsRecord, ...]:
+    """Return the records of a backbone's public weights, best first; none where there are none."""
+    records = _entry(name).weights
+    return tuple(records() if callable(records) else records)
 
 
 def create_backbone(
@@ -110,7 +170,8 @@ def create_backbone(
 ) -> Backbone:
     """Build a backbone by name, or from a row.
 
-    weights: a state dict, a file or a run folder (see `load_weights`); None is random initialisation.
+    weights: `imagenet` (the best public record of that name), the tag of a record such as `torchvision_v1`, or a state
+    dict, a file or a run folder (see `load_weights`); None is random initialisation.
     out_features: names of the features to return; the modules behind the deepest of them are not built.
     output_stride: upper bound on the deepest stride, 8, 16 or 32; dilation takes the place of the strides beyond it.
     in_channels: channels of the images. norm: `batch`, `frozen_batch`, `sync_batch` or `group`.
@@ -144,8 +205,24 @@ def create_backbone(
     if checkpointing:
         network.checkpoint_()
     if weights is not None:
-        load_weights(network, weights)
+        load_named(network, backbone if isinstance(backbone, str) else None, weights)
     return network
+
+
+def load_named(
+    model: nn.Module, name: str | None, weights: str | os.PathLike[str] | Mapping[str, Tensor]
+) -> LoadReport:
+    """Load weights into a backbone or the model around it: `imagenet` or a tag of `name`'s, else see `load_weights`."""
+    if not isinstance(weights, str) or _is_path(weights):
+        return load_weights(model, weights)
+    if name is None:
+        raise InputError(f"weights={weights!r}: only a registered name has public weights, a row has none; give a file")
+    return load_record(model, find_record(name, weights, weights_records(name)))
+
+
+def _is_path(text: str) -> bool:
+    """Tell a file or a run folder from a tag such as `imagenet`."""
+    return "/" in text or os.sep in text or Path(text).suffix in WEIGHT_SUFFIXES or Path(text).exists()
 
 
 def _accepted(

@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from functools import partial
 from math import isqrt
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
-from torch.utils.checkpoint import checkpoint, create_selective_checkpoint_contexts
+from torch.utils.checkpoint import checkpoint
 
 from .norms import Norm
-
-Context = AbstractContextManager[Any]
 
 # --- recomputing ---------------------------------------------------------------------------------------------------
 
@@ -26,47 +24,35 @@ class Recomputing(nn.Module):
 
 
 @contextmanager
-def _statistics_kept(module: nn.Module) -> Iterator[None]:
-    """Let norms in training mode leave their running statistics alone: the first pass has moved them."""
+def statistics_kept(module: nn.Module) -> Iterator[None]:
+    """Let norms in training mode leave their running statistics as the first pass left them.
+
+    With momentum zero, rather than without statistics: autograd wants the second pass to save the same tensors.
+    """
     moving: list[Any] = [m for m in module.modules() if m.training and getattr(m, "track_running_stats", False)]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in moving]
     for norm in moving:
-        norm.track_running_stats = False
+        norm.momentum, norm.num_batches_tracked = 0.0, None
     try:
         yield
     finally:
-        for norm in moving:
-            norm.track_running_stats = True
+        for norm, (momentum, count) in zip(moving, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, count
 
 
-@contextmanager
-def _both(first: Context, second: Context) -> Iterator[None]:
-    with ExitStack() as stack:
-        stack.enter_context(first)
-        stack.enter_context(second)
-        yield
-
-
-def _contexts(module: nn.Module, keep: Sequence[Any]) -> tuple[Context, Context]:
-    if not keep:
-        return nullcontext(), _statistics_kept(module)
-    storing, reading = create_selective_checkpoint_contexts(list(keep))  # type: ignore[no-untyped-call]
-    return storing, _both(reading, _statistics_kept(module))
-
-
-def recompute(function: Callable[..., Tensor], *inputs: Tensor, module: nn.Module, keep: Sequence[Any] = ()) -> Tensor:
+def recompute(function: Callable[..., Tensor], *inputs: Tensor, module: nn.Module) -> Tensor:
     """Return `function(*inputs)`, keeping only the inputs and computing the rest again in the backward pass.
 
-    module: what holds the function's norms; their running statistics move once, not twice. keep: operators whose
-    results are kept all the same, because they cost more to compute than to store.
+    module: what holds the function's norms; their running statistics move once, not twice.
     """
     if not torch.is_grad_enabled():
         return function(*inputs)
     if torch.compiler.is_compiling():
-        # Compiled graphs have no module state to guard: statistics are written once, at the end. With `keep` the
-        # compiler chooses by itself; recomputing what is cheap is what its partitioner does.
-        return function(*inputs) if keep else checkpoint(function, *inputs, use_reentrant=False)
-    contexts = partial(_contexts, module, keep)
-    return checkpoint(function, *inputs, use_reentrant=False, context_fn=contexts)
+        # A compiled graph writes running statistics once, at its end: there is nothing to guard.
+        return checkpoint(function, *inputs, use_reentrant=False)
+    return checkpoint(
+        function, *inputs, use_reentrant=False, context_fn=lambda: (nullcontext(), statistics_kept(module))
+    )
 
 
 # --- stochastic depth ----------------------------------------------------------------------------------------------

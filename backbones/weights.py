@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -19,6 +19,7 @@ from .norms import FrozenBatchNorm2d
 if TYPE_CHECKING:
     from .records import WeightsRecord
 
+WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors")
 RUN_CHECKPOINT = "checkpoint.pt"
 
 
@@ -77,11 +78,13 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str,
     )
 
 
-def load_record(network: Backbone, record: WeightsRecord) -> LoadReport:
-    """Load published weights into a backbone: with them come their preprocessing and the eps of their norms."""
-    report = load_weights(network, record.fetch())
-    network.preprocessing = record.preprocessing.for_channels(len(network.preprocessing.mean))
-    for module in network.modules():
+def load_record(model: nn.Module, record: WeightsRecord) -> LoadReport:
+    """Load published weights into a backbone or the model around it; preprocessing and the norms' eps come with them."""
+    _, trunk = _trunk(model)
+    if trunk is None:
+        raise InputError(f"{type(model).__name__} has no vertebra.Backbone in it to load {record.tag} into")
+    report = load_weights(model, {"model": record.fetch(), "preprocessing": asdict(record.preprocessing)})
+    for module in trunk.modules():
         if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)):
             module.eps = record.eps
     return report
@@ -103,6 +106,13 @@ def read_state(path: str | os.PathLike[str]) -> Any:
     except Exception as error:  # torch and safetensors raise a dozen types for a damaged file
         reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
         raise InputError(f"{path} cannot be read as weights (tensors and plain types only): {reason[:200]}") from error
+
+
+def recorded_preprocessing(model: nn.Module) -> dict[str, list[float]]:
+    """Return what `load_weights` reads as a source's preprocessing: plain lists, for a checkpoint beside the weights."""
+    _, trunk = _trunk(model)
+    assert trunk is not None
+    return {"mean": list(trunk.preprocessing.mean), "std": list(trunk.preprocessing.std)}
 
 
 def _read(

@@ -91,6 +91,7 @@ def build_model(config: Config, num_classes: int, *, weights: str | None = None)
         norm=backbone.norm,
         frozen_stages=backbone.frozen_stages,
         drop_path=backbone.drop_path,
+        checkpointing=backbone.checkpointing,
         weights=weights,
     )
 

@@ -41,13 +41,14 @@ class Choices:
 
 @dataclass(frozen=True)
 class BackboneSettings:
-    """Options of the backbone, as `create_backbone` has them; `weights` is a file or a run folder."""
+    """Options of the backbone, as `create_backbone` has them."""
 
     weights: str | None = None
     output_stride: int = 32
     norm: str = "batch"
     frozen_stages: int = 0
-    drop_path: float = 0.0
+    drop_path: float | None = None
+    checkpointing: bool = False
 
 
 @dataclass(frozen=True)

@@ -69,7 +69,7 @@ def trained_model(run: Run, checkpoint: Path | None = None) -> tuple[nn.Module, 
     categories = tuple(Category(int(id), str(name)) for id, name in content["categories"])
     model = build_model(run.config, len(categories) + 1)
     try:
-        load_weights(model, content["model"])
+        load_weights(model, content)
     except InputError as error:
         raise InputError(f"{path} is the checkpoint of another model than {run.folder}'s: {error}") from error
     return model.eval(), categories

@@ -9,7 +9,8 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ..backbones import InputError, load_weights
+from ..backbones import InputError, load_named, load_weights
+from ..backbones.weights import recorded_preprocessing
 from .build import build_model, import_modules, open_split, pick_device
 from .config import Config
 from .data.coco import check_categories
@@ -49,8 +50,8 @@ class Session:
         self.step = 0
 
     def initialise(self, weights: str) -> None:
-        """Start from weights of this model or of its backbone."""
-        report = load_weights(self.model, weights)
+        """Start from weights of this model or of its backbone, or from public ones by their tag."""
+        report = load_named(self.model, self.run.config.choices.backbone, weights)
         self.console.print(f"weights: {report}, from {weights}", highlight=False)
 
     def restore(self) -> None:
@@ -61,7 +62,7 @@ class Session:
                 f"{self.data.annotations} has other categories than {self.run.folder} was trained on; "
                 "a run is continued on the data that it began with"
             )
-        load_weights(self.model, content["model"])
+        load_weights(self.model, content)
         self.optimiser.load_state_dict(content["optimiser"])
         self.step = int(content["step"])
         if self.step >= self.total:
@@ -121,6 +122,7 @@ class Session:
     def _save(self, step: int) -> None:
         content = {
             "model": self.model.state_dict(),
+            "preprocessing": recorded_preprocessing(self.model),
             "optimiser": self.optimiser.state_dict(),
             "step": step,
             "categories": self._categories(),

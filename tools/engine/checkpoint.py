@@ -16,7 +16,7 @@ from ... import __version__
 from ...backbones import InputError
 from ...backbones.weights import read_state
 
-KEYS = ("model", "optimiser", "step", "categories", "config")
+KEYS = ("model", "preprocessing", "optimiser", "step", "categories", "config")
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
