@@ -13,8 +13,17 @@ from .densenet import DENSENET, DenseNet
 from .errors import InputError
 from .highway import HIGHWAY, Highway
 from .pyramid import FPN, Pyramid, create_pyramid
-from .registry import BackboneOptions, Builder, create_backbone, list_backbones, load_named, register_backbone, row, weights_records
 from .records import WeightsRecord, public_records
+from .registry import (
+    BackboneOptions,
+    Builder,
+    create_backbone,
+    list_backbones,
+    load_named,
+    register_backbone,
+    row,
+    weights_records,
+)
 from .residual import RESIDUAL, Residual
 from .vgg import VGG, VGG_NETWORKS
 from .weights import LoadReport, load_weights

@@ -158,7 +158,8 @@ class Segment(nn.Sequential, Recomputing):
     """What runs between two features, with timm's names; recomputed at once."""
 
     def forward(self, x: Tensor) -> Tensor:
-        return recompute(super().forward, x, module=self) if self.recomputes else super().forward(x)
+        run: Callable[[Tensor], Tensor] = super().forward
+        return recompute(run, x, module=self) if self.recomputes else run(x)
 
 
 def _steps(net: Any, features: Sequence[FeatureInfo]) -> list[Step]:
@@ -204,20 +205,20 @@ def _as_built(network: str, net: nn.Module) -> nn.Module:
 
 
 def _frozen(network: str, net: nn.Module) -> nn.Module:
-    from timm.layers import freeze_batch_norm_2d
+    from timm.layers import freeze_batch_norm_2d  # type: ignore[attr-defined]
 
     _demand_batch_norm(network, net, "frozen_batch")
-    frozen: nn.Module = freeze_batch_norm_2d(net)
+    frozen: nn.Module = freeze_batch_norm_2d(net)  # type: ignore[no-untyped-call]
     if any(isinstance(module, _BatchNorm) for module in frozen.modules()):
         raise InputError(f"norm='frozen_batch': {network} also has batch norms of vectors, which timm does not freeze")
     return frozen
 
 
 def _synchronised(network: str, net: nn.Module) -> nn.Module:
-    from timm.layers import convert_sync_batchnorm
+    from timm.layers import convert_sync_batchnorm  # type: ignore[attr-defined]
 
     _demand_batch_norm(network, net, "sync_batch")
-    synchronised: nn.Module = convert_sync_batchnorm(net)
+    synchronised: nn.Module = convert_sync_batchnorm(net)  # type: ignore[no-untyped-call]
     return synchronised
 
 
@@ -381,6 +382,6 @@ def _sizes(classifier: nn.Module) -> dict[str, bool]:
 
 
 def _sequence(plain: nn.Module) -> dict[str, Any]:
-    """Return the option that turns timm's classes for EfficientNet and MobileNetV3 into modules in a row, as others are."""
+    """Return the option that makes timm build EfficientNet and MobileNetV3 of modules in a row, as others are."""
     own = type(plain).__name__ in ("EfficientNetFeatures", "MobileNetV3Features")
     return {"feature_cfg": {"feature_cls": "list", "flatten_sequential": True}} if own else {}

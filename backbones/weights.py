@@ -109,7 +109,7 @@ def read_state(path: str | os.PathLike[str]) -> Any:
 
 
 def recorded_preprocessing(model: nn.Module) -> dict[str, list[float]]:
-    """Return what `load_weights` reads as a source's preprocessing: plain lists, for a checkpoint beside the weights."""
+    """Return the preprocessing in plain lists, as a checkpoint keeps it beside the weights for `load_weights`."""
     _, trunk = _trunk(model)
     assert trunk is not None
     return {"mean": list(trunk.preprocessing.mean), "std": list(trunk.preprocessing.std)}

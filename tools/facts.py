@@ -114,17 +114,22 @@ def stage_facts(name: str) -> tuple[StageFacts, ...]:
     if not isinstance(network, Trunk):
         _, features = _counted(network, x)
         return tuple(
-            StageFacts(info.name, "", 0, *features[info.name].shape[1:], info.name, 0, 0)
-            for info in network.feature_info
+            StageFacts(info.name, "", 0, *_shape(features[info.name]), info.name, 0, 0) for info in network.feature_info
         )
     rows = []
     for step, module, feature in network.walk():
         multiply_adds, x = _counted(module, x)
         blocks = len(list(module.children()))
         rows.append(
-            StageFacts(step, _kind(module), blocks, *x.shape[1:], feature, count_parameters(module), multiply_adds)
+            StageFacts(step, _kind(module), blocks, *_shape(x), feature, count_parameters(module), multiply_adds)
         )
     return tuple(rows)
+
+
+def _shape(x: Tensor) -> tuple[int, int, int]:
+    """Return channels, height and width."""
+    _, channels, height, width = x.shape
+    return channels, height, width
 
 
 def _kind(module: nn.Module) -> str:

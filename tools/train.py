@@ -24,7 +24,8 @@ def train(
     ] = None,
     data_root: DataRoot = None,
     weights: Annotated[
-        str | None, typer.Option(metavar="imagenet|TAG|FILE|RUN", help="Start from weights of the backbone or of the model.")
+        str | None,
+        typer.Option(metavar="imagenet|TAG|FILE|RUN", help="Start from weights of the backbone or of the model."),
     ] = None,
     overrides: Overrides = [],  # noqa: B006  # Typer's way to say "none"; it is never changed
     imports: Imports = [],  # noqa: B006

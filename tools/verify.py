@@ -21,7 +21,10 @@ TOLERANCE = 1e-8
 # module does not end with the activation, that it is to be applied.
 _RESNET = {f"c{i + 1}": (f"layer{i}", False) for i in range(1, 5)}
 _RESNET_V2 = {**{f"c{i + 1}": (f"stages.{i}.blocks.0.norm1", False) for i in range(1, 4)}, "c5": ("norm", False)}
-_DENSENET = {**{f"c{i + 1}": (f"features.transition{i}.norm", True) for i in range(1, 4)}, "c5": ("features.norm5", True)}
+_DENSENET = {
+    **{f"c{i + 1}": (f"features.transition{i}.norm", True) for i in range(1, 4)},
+    "c5": ("features.norm5", True),
+}
 
 
 def _before_pools(reference_network: nn.Module) -> dict[str, tuple[str, bool]]:
