@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 from .contract import FeatureInfo
 
@@ -20,7 +21,7 @@ def linear(features: Sequence[FeatureInfo], classes: int) -> int:
 def vgg_layers(features: Sequence[FeatureInfo], classes: int) -> int:
     """Parameters of VGG's three fully connected layers on its last feature at 7x7."""
     widths = (features[-1].channels * 7 * 7, 4096, 4096, classes)
-    return sum((i + 1) * o for i, o in zip(widths, widths[1:], strict=False))
+    return sum((i + 1) * o for i, o in pairwise(widths))
 
 
 CLASSIFIERS = {"linear": linear, "vgg": vgg_layers}

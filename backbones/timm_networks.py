@@ -9,6 +9,7 @@ from __future__ import annotations
 import re
 from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
 from inspect import signature
 from math import ceil, lcm
@@ -125,9 +126,10 @@ class TimmTrunk(TimmBackbone, Trunk):
         steps = _steps(net, plan.frame.features)
         Trunk.__init__(self, steps, plan.preprocessing)
         # timm flattens sequences: `stages.0` of the classifier is `stages_0` here.
-        dotted = {name.replace(".", "_"): name for name, _ in plan.classifier.named_modules() if name.count(".") == 1}
-        names = [(step.name, name) for step in steps for name, _ in step.module.named_children()]
-        self._fit(plan, [(rf"^{re.escape(dotted.get(n, n))}\.", f"{step}.{n}.") for step, n in names])
+        names_of_timm = [name for name, _ in plan.classifier.named_modules() if name.count(".") < 2]
+        dotted = {name.replace(".", "_"): name for name in reversed(names_of_timm)}
+        modules = [(step.name, name) for step in steps for name, _ in step.module.named_children()]
+        self._fit(plan, [(rf"^{re.escape(dotted[name])}\.", f"{step}.{name}.") for step, name in modules])
 
     def maps(self, images: Tensor) -> Iterable[Any]:
         return Trunk.forward_features(self, images).values()
@@ -262,7 +264,6 @@ class TimmNetwork:
     ) -> TimmBackbone:
         if norm not in _CONVERSIONS:
             raise InputError(f"{self} keeps its own norms: take norm='batch', 'frozen_batch' or 'sync_batch'")
-        timm = _timm(str(self))
         plain = self._plain()
         classifier = self._meta()
         strides = plain.feature_info.reduction()
@@ -275,7 +276,7 @@ class TimmNetwork:
         options = {"features_only": True, "in_chans": in_channels, **asked, **_sizes(classifier), **_sequence(plain)}
         twin = self._allowed(asked, options)
         frame = self._frame(twin, in_channels, _names(strides), strides)
-        net = _CONVERSIONS[norm](str(self), timm.create_model(self.name, **options))
+        net = _CONVERSIONS[norm](str(self), self._create(**options))
         mean, std = plain.pretrained_cfg["mean"], plain.pretrained_cfg["std"]
         preprocessing = Preprocessing(tuple(mean), tuple(std)).for_channels(in_channels)
         plan = Plan(frame, preprocessing, classifier, norm is NORMS["frozen_batch"])
@@ -284,10 +285,13 @@ class TimmNetwork:
     def __str__(self) -> str:
         return f"timm/{self.name}"
 
+    def _create(self, **options: Any) -> Any:
+        return _timm(str(self)).create_model(self.name, **deepcopy(options))  # timm changes what is in them
+
     def _meta(self, **options: Any) -> Any:
         """Build without memory and random numbers."""
         with torch.device("meta"):
-            return _timm(str(self)).create_model(self.name, **options).eval()
+            return self._create(**options).eval()
 
     def _plain(self) -> Any:
         """Return the network as timm builds it by default, on the meta device."""

@@ -79,7 +79,7 @@ def load_weights(model: nn.Module, source: str | os.PathLike[str] | Mapping[str,
 
 
 def load_record(model: nn.Module, record: WeightsRecord) -> LoadReport:
-    """Load published weights into a backbone or the model around it; preprocessing and the norms' eps come with them."""
+    """Load published weights into a backbone or a model around it, with their preprocessing and their norms' eps."""
     _, trunk = _trunk(model)
     if trunk is None:
         raise InputError(f"{type(model).__name__} has no vertebra.Backbone in it to load {record.tag} into")

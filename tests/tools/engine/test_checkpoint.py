@@ -9,7 +9,14 @@ import vertebra
 from vertebra.tools.engine import checkpoint
 from vertebra.tools.engine.checkpoint import read_checkpoint, save_checkpoint
 
-CONTENT = {"model": {"w": torch.ones(2)}, "optimiser": {}, "step": 3, "categories": [[18, "dog"]], "config": "a: 1\n"}
+CONTENT = {
+    "model": {"w": torch.ones(2)},
+    "preprocessing": {"mean": [0.5], "std": [0.5]},
+    "optimiser": {},
+    "step": 3,
+    "categories": [[18, "dog"]],
+    "config": "a: 1\n",
+}
 
 
 def test_what_is_saved_is_read(tmp_path: Path) -> None:
