@@ -2,10 +2,11 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: help quickstart test test-slow test-gpu lint format clean
+.PHONY: help quickstart readme test test-slow test-gpu lint format clean
 
 help:
 	@echo "make quickstart   train a detector on generated images, evaluate it, draw its pictures (about 8 minutes)"
+	@echo "make readme       measure the backbones again, and write the README's table of them"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the tests that take minutes"
 	@echo "make test-gpu     run the tests that need a CUDA device"
@@ -21,6 +22,9 @@ help:
 
 quickstart: .venv/.installed
 	$(BIN)/vertebra train configs/runs/quickstart.yaml
+
+readme: .venv/.installed
+	$(BIN)/python -m vertebra.tools.facts README.md
 
 test: .venv/.installed
 	$(BIN)/python -m pytest

@@ -1,7 +1,7 @@
 """The one error for what a caller can mend: every message says what came, what is allowed and what to do."""
 
 from collections.abc import Iterable
-from difflib import get_close_matches
+from difflib import SequenceMatcher, get_close_matches
 
 
 class InputError(ValueError):
@@ -14,6 +14,8 @@ def unknown(kind: str, name: str, known: Iterable[str], see: str = "") -> InputE
     `see` says where all are listed, when they are too many to print.
     """
     names = sorted(known)
-    nearest = get_close_matches(name, names, n=1)
-    hint = f" Did you mean {nearest[0]!r}?" if nearest else ""
+    # Of equally near names the first: resnet50, not resnet56, for resnet5O.
+    near = sorted(get_close_matches(name, names, n=5))
+    nearest = max(near, key=lambda known: SequenceMatcher(None, known, name).ratio(), default=None)
+    hint = f" Did you mean {nearest!r}?" if nearest else ""
     return InputError(f"unknown {kind} {name!r}.{hint} {see or 'Known: ' + ', '.join(names)}.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -18,6 +19,7 @@ from ..backbones.contract import Trunk
 from ..backbones.references import CLASSIFIERS, Reference, reference
 
 # Measuring all names takes a minute, so what the registry's own come to is kept; a test measures them again.
+BEGIN, END = "<!-- models: written by `make readme` -->\n", "<!-- end of models -->\n"
 RECORDED = Path(__file__).with_name("facts.json")
 
 
@@ -159,10 +161,15 @@ def to_json(rows: Sequence[Facts | StageFacts]) -> str:
     return "[\n" + ",\n".join(json.dumps(asdict(row)) for row in rows) + "\n]\n"
 
 
-def record() -> None:
-    """Measure the registry's own names again, and write the file; to be run when a table has changed."""
-    RECORDED.write_text(to_json([measure(name) for name in list_backbones()]))
+def record(readme: Path) -> None:
+    """Measure the registry's own names again, and write the file and the README's table."""
+    from .catalogue import markdown
+
+    rows = [measure(name) for name in list_backbones()]
+    RECORDED.write_text(to_json(rows))
+    before, rest = readme.read_text().split(BEGIN)
+    readme.write_text(before + BEGIN + markdown(rows) + END + rest.split(END)[1])
 
 
 if __name__ == "__main__":
-    record()
+    record(Path(sys.argv[1]))

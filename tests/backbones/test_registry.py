@@ -1,6 +1,11 @@
 """The registry: names, rows, other people's backbones, and the errors of each."""
 
+import hashlib
+import os
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -102,3 +107,99 @@ def test_builders_that_break_the_contract() -> None:
         vertebra.create_backbone(Overrides)
     with pytest.raises(vertebra.InputError, match=r"returned Conv2d; it must return a vertebra\.Backbone"):
         vertebra.create_backbone(lambda: nn.Conv2d(3, 3, 1))
+
+
+PACKAGE = {
+    "pyproject.toml": """
+[build-system]
+requires = ["setuptools"]
+build-backend = "setuptools.build_meta"
+[project]
+name = "tiny-nets"
+version = "1.0"
+[project.entry-points."vertebra.backbones"]
+tiny = "tiny_nets:tiny"
+resnet50 = "tiny_nets:tiny"
+broken = "tiny_nets:absent"
+""",
+    "tiny_nets.py": """
+import vertebra
+from torch import nn
+
+class Tiny(vertebra.Backbone):
+    def __init__(self):
+        super().__init__([vertebra.FeatureInfo("c1", 4, 1)])
+        self.one = nn.Conv2d(3, 4, 1)
+
+    def forward_features(self, images):
+        return {"c1": self.one(images)}
+
+@vertebra.register_backbone("tiny")
+def tiny():
+    return Tiny()
+""",
+}
+USE = """
+import vertebra
+assert "tiny" in vertebra.list_backbones()
+print(vertebra.create_backbone("tiny").feature_info[0].channels)
+for name in ("resnet50", "broken"):
+    try:
+        vertebra.create_backbone(name)
+    except vertebra.InputError as error:
+        print(error)
+print(vertebra.create_backbone("resnet18").feature_info[0].channels)
+"""
+
+
+def test_an_installed_package_offers_backbones(tmp_path: Path) -> None:
+    for name, content in PACKAGE.items():
+        (tmp_path / name).write_text(content)
+    target = tmp_path / "installed"
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--no-deps", "--no-build-isolation", "--no-index"]
+    subprocess.run([*pip, "--target", str(target), str(tmp_path)], check=True, capture_output=True)
+    done = subprocess.run(
+        [sys.executable, "-c", USE],
+        env={**os.environ, "PYTHONPATH": str(target)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    first, clash, broken, still = done.stdout.splitlines()
+    assert (first, still) == ("4", "64")
+    assert (
+        "'resnet50' is registered already, by vertebra.backbones.residual.Residual; tiny-nets (tiny_nets:tiny)" in clash
+    )
+    assert "'broken' of tiny-nets (tiny_nets:absent) cannot be imported: AttributeError" in broken
+
+
+def test_tags_of_public_weights() -> None:
+    with pytest.raises(vertebra.InputError, match="no public weights for 'resnet110'; train from scratch"):
+        vertebra.create_backbone("resnet110", weights="imagenet")
+    with pytest.raises(vertebra.InputError, match=r"unknown weights tag of resnet50 'torchvision_v3'.*torchvision_v2"):
+        vertebra.create_backbone("resnet50", weights="torchvision_v3")
+
+
+def test_a_record_brings_preprocessing_and_eps(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """From torch.hub's cache, where the file is already: nothing is downloaded."""
+    state = vertebra.create_backbone("resnet18").state_dict()
+    monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
+    (tmp_path / "checkpoints").mkdir()
+    torch.save(state, tmp_path / "file.pth")
+    digest = hashlib.sha256((tmp_path / "file.pth").read_bytes()).hexdigest()
+    (tmp_path / "file.pth").rename(tmp_path / "checkpoints" / f"mine-{digest}.pth")
+    record = vertebra.WeightsRecord(
+        tag="mine_in1k",
+        url=f"http://127.0.0.1:9/mine-{digest}.pth",
+        source="me",
+        preprocessing=vertebra.Preprocessing((0.5,) * 3, (0.5,) * 3),
+        sha256=digest,
+        eps=1e-3,
+    )
+    vertebra.register_backbone("mine", weights=[record])(replace(vertebra.row("resnet18")))
+    for tag in ("imagenet", "mine_in1k"):
+        network = vertebra.create_backbone("mine", weights=tag, in_channels=1)
+        assert network.preprocessing == vertebra.Preprocessing((0.5,), (0.5,))
+        assert network.bn1.eps == 1e-3
+        assert torch.equal(network.layer4[0].conv1.weight, state["layer4.0.conv1.weight"])

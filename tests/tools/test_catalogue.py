@@ -7,11 +7,10 @@ import torchvision
 
 import vertebra
 from vertebra.tools.catalogue import markdown
-from vertebra.tools.facts import facts, measure, recorded
+from vertebra.tools.facts import BEGIN, END, facts, measure, recorded
 from vertebra.tools.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
-BEGIN, END = "<!-- models: written by `make readme` -->\n", "<!-- end of models -->\n"
 
 
 @pytest.mark.parametrize("name", vertebra.list_backbones())
@@ -54,3 +53,29 @@ def test_verified_against_the_libraries(name: str) -> None:
 @pytest.mark.parametrize("name", vertebra.list_backbones())
 def test_every_name_is_verified(name: str) -> None:
     assert verify(name).faults == ()
+
+
+def test_list_prints_sorts_and_filters(cli) -> None:  # type: ignore[no-untyped-def]
+    rows = json.loads(cli("backbones", "list", "resnet?8", "--json").out)
+    assert [row["name"] for row in rows] == ["resnet18"]
+    assert rows[0]["with_classifier"] == 11_689_512
+    names = [r["name"] for r in json.loads(cli("backbones", "list", "--sort", "parameters", "--json").out)]
+    assert (names[0], names[-1]) == ("plain20", "vgg19_bn")
+    assert "resnet20" not in cli("backbones", "list", "resnet2*", "--pretrained").out
+    assert "25,557,032" in cli("backbones", "list", "resnet50").out
+
+
+def test_show_goes_stage_by_stage(cli) -> None:  # type: ignore[no-untyped-def]
+    found = json.loads(cli("backbones", "show", "resnet50", "--json").out)
+    assert [s["blocks"] for s in found["stages"] if s["name"].startswith("layer")] == [3, 4, 6, 3]
+    assert sum(s["parameters"] for s in found["stages"]) == found["parameters"]
+    assert {"torchvision_v1", "torchvision_v2"} <= {record["tag"] for record in found["records"]}
+    out = cli("backbones", "show", "plain20", "--gradients", "--steps", "1").out
+    assert "no public weights" in out
+    assert "layer3.2" in out
+
+
+def test_verify_says_ok(cli) -> None:  # type: ignore[no-untyped-def]
+    out = cli("backbones", "verify", "resnet20").out
+    assert "269,722" in out
+    assert "ok" in out
