@@ -11,6 +11,7 @@ from abc import abstractmethod
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from inspect import signature
 from math import ceil, lcm
 from types import ModuleType
@@ -256,7 +257,7 @@ class TimmNetwork:
     @property
     def default_features(self) -> tuple[str, ...]:
         """All at stride 4 and beyond, before dilation."""
-        strides: list[int] = self._plain().feature_info.reduction()
+        strides: list[int] = self._plain.feature_info.reduction()
         return tuple(name for name, stride in zip(_names(strides), strides, strict=True) if stride >= 4)
 
     def __call__(
@@ -264,7 +265,7 @@ class TimmNetwork:
     ) -> TimmBackbone:
         if norm not in _CONVERSIONS:
             raise InputError(f"{self} keeps its own norms: take norm='batch', 'frozen_batch' or 'sync_batch'")
-        plain = self._plain()
+        plain = self._plain
         classifier = self._meta()
         strides = plain.feature_info.reduction()
         asked: dict[str, Any] = {}
@@ -273,7 +274,8 @@ class TimmNetwork:
             asked["output_stride"] = output_stride
         if drop_path is not None and (drop_path or _drops(plain)):
             asked["drop_path_rate"] = drop_path
-        options = {"features_only": True, "in_chans": in_channels, **asked, **_sizes(classifier), **_sequence(plain)}
+        options = {"features_only": True, "in_chans": in_channels, **asked, **_sizes(classifier)}
+        options |= _sequence(plain, classifier, asked)
         twin = self._allowed(asked, options)
         frame = self._frame(twin, in_channels, _names(strides), strides)
         net = _CONVERSIONS[norm](str(self), self._create(**options))
@@ -293,6 +295,7 @@ class TimmNetwork:
         with torch.device("meta"):
             return self._create(**options).eval()
 
+    @cached_property
     def _plain(self) -> Any:
         """Return the network as timm builds it by default, on the meta device."""
         timm = _timm(str(self))
@@ -385,7 +388,9 @@ def _sizes(classifier: nn.Module) -> dict[str, bool]:
     return {"dynamic_img_size": True} if "dynamic_img_size" in options else {}
 
 
-def _sequence(plain: nn.Module) -> dict[str, Any]:
+def _sequence(plain: nn.Module, classifier: nn.Module, asked: Mapping[str, Any]) -> dict[str, Any]:
     """Return the option that makes timm build EfficientNet and MobileNetV3 of modules in a row, as others are."""
     own = type(plain).__name__ in ("EfficientNetFeatures", "MobileNetV3Features")
-    return {"feature_cfg": {"feature_cls": "list", "flatten_sequential": True}} if own else {}
+    # Only the class of its own lets MobileNetV3 dilate.
+    able = asked.keys() <= signature(type(classifier)).parameters.keys()
+    return {"feature_cfg": {"feature_cls": "list", "flatten_sequential": True}} if own and able else {}

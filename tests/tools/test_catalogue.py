@@ -1,5 +1,6 @@
 """`vertebra backbones`: the recorded figures are the real ones, and what it prints."""
 
+import json
 from pathlib import Path
 
 import pytest
