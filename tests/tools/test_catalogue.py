@@ -62,7 +62,7 @@ def test_list_prints_sorts_and_filters(cli) -> None:  # type: ignore[no-untyped-
     assert rows[0]["with_classifier"] == 11_689_512
     names = [r["name"] for r in json.loads(cli("backbones", "list", "--sort", "parameters", "--json").out)]
     assert (names[0], names[-1]) == ("plain20", "vgg19_bn")
-    assert "resnet20" not in cli("backbones", "list", "resnet2*", "--pretrained").out
+    assert "resnet110" not in cli("backbones", "list", "resnet1*", "--pretrained").out
     assert "25,557,032" in cli("backbones", "list", "resnet50").out
 
 
