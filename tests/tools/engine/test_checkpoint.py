@@ -49,5 +49,7 @@ def test_a_failed_write_leaves_the_old_checkpoint(tmp_path: Path, monkeypatch: p
 def test_what_is_no_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "weights.pt"
     torch.save({"w": torch.ones(1)}, path)
-    with pytest.raises(vertebra.InputError, match="not the checkpoint of a run: it has no model, preprocessing, optimiser"):
+    with pytest.raises(
+        vertebra.InputError, match="not the checkpoint of a run: it has no model, preprocessing, optimiser"
+    ):
         read_checkpoint(path)
