@@ -45,8 +45,11 @@ def table_row(facts: Facts) -> tuple[str, str, str, str, str]:
     if facts.weights:
         weights = facts.weights[0] + (f" {facts.top1:.1f}" if facts.top1 else "")
         weights += f", {len(facts.weights) - 1} more" if len(facts.weights) > 1 else ""
-    cost = f"{facts.multiply_adds / 1e9:.2f} G @{facts.size}"
-    return facts.name, f"{facts.with_classifier:,}", cost, features, weights
+    return facts.name, f"{facts.with_classifier:,}", _cost(facts), features, weights
+
+
+def _cost(facts: Facts) -> str:
+    return f"{facts.multiply_adds / 1e9:.2f} G @{facts.size}"
 
 
 COLUMNS = ("name", "parameters", "multiply-adds", "features (channels@stride)", "public weights, ImageNet top-1")
@@ -85,12 +88,26 @@ def list_(
     if as_json or as_markdown:
         sys.stdout.write(to_json(rows) if as_json else markdown(rows))
         return
-    table = Table(box=None, header_style="bold")
-    for column in COLUMNS:
-        table.add_column(column, justify="right" if column in COLUMNS[1:3] else "left", overflow="fold")
+    table = Table(box=None, header_style="bold", pad_edge=False, caption_justify="left")
+    table.caption = "top-1: of the best public ImageNet weights; `show NAME` lists them all"
+    for column in ("name", "parameters", "multiply-adds", "channels", "strides", "top-1"):
+        table.add_column(column, justify="left" if column in ("name", "channels") else "right", overflow="fold")
     for row in rows:
-        table.add_row(*table_row(row))
-    Console().print(table)
+        table.add_row(*_short_row(row))
+    Console(highlight=False).print(table)
+
+
+def _short_row(facts: Facts) -> tuple[str, ...]:
+    """Return what fits a terminal of 80 columns."""
+    strides = [stride for _, _, stride in facts.features]
+    return (
+        facts.name,
+        f"{facts.with_classifier / 1e6:.2f} M",
+        _cost(facts),
+        " ".join(str(channels) for _, channels, _ in facts.features),
+        f"{strides[0]}–{strides[-1]}",
+        f"{facts.top1:.1f}" if facts.top1 else "yes" if facts.weights else "–",
+    )
 
 
 @app.command()

@@ -163,8 +163,7 @@ def _draw_gradients(path: Path, norms: dict[str, tuple[Norms, Norms]]) -> None:
     for axes, (name, (before, after)) in zip(panels, norms.items(), strict=False):
         for label, found in (("at initialisation", before), ("after the last step", after)):
             axes.plot([value for _, value in found], "o-", markersize=3, label=label)
-        starts = [i for i, (block, _) in enumerate(before) if i == 0 or block.endswith(".0")]
-        ticks = starts if len(starts) > 1 else range(len(before))
+        ticks = [i for i, (block, _) in enumerate(before) if block.endswith(".0")] or range(len(before))
         axes.set_xticks(ticks, [before[i][0] for i in ticks], rotation=20)
         axes.set(title=name, yscale="log")
         axes.grid(alpha=0.3)

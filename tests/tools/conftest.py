@@ -2,13 +2,16 @@
 
 import json
 import re
-from collections.abc import Callable
+import sys
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+from unittest.mock import patch
 
 import pytest
 
+from vertebra.backbones import registry
 from vertebra.tools.data.shapes import Shapes, write_shapes
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -59,6 +62,14 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Command:
         return Done(int(exit.value.code or 0), out, err)
 
     return call
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _registered_for_one_module() -> Iterator[None]:
+    """Forget after each module of tests what its commands registered by `--import`."""
+    with patch.dict(registry._REGISTRY):
+        yield
+    sys.modules.pop("my_backbone", None)
 
 
 @pytest.fixture(scope="session")

@@ -63,7 +63,15 @@ def test_list_prints_sorts_and_filters(cli) -> None:  # type: ignore[no-untyped-
     names = [r["name"] for r in json.loads(cli("backbones", "list", "--sort", "parameters", "--json").out)]
     assert (names[0], names[-1]) == ("plain20", "vgg19_bn")
     assert "resnet110" not in cli("backbones", "list", "resnet1*", "--pretrained").out
-    assert "25,557,032" in cli("backbones", "list", "resnet50").out
+    assert "25,557,032" in cli("backbones", "list", "resnet50", "--markdown").out
+
+
+def test_list_fits_eighty_columns(cli, monkeypatch: pytest.MonkeyPatch) -> None:  # type: ignore[no-untyped-def]
+    monkeypatch.setenv("COLUMNS", "80")
+    lines = cli("backbones", "list").out.splitlines()
+    assert [line.split()[0] for line in lines[1 : 1 + len(vertebra.list_backbones())]] == vertebra.list_backbones()
+    (resnet50,) = [line for line in lines if line.startswith("resnet50 ")]
+    assert resnet50.split() == ["resnet50", "25.56", "M", "4.09", "G", "@224", "256", "512", "1024", "2048", "4–32", "81.2"]
 
 
 def test_show_goes_stage_by_stage(cli) -> None:  # type: ignore[no-untyped-def]

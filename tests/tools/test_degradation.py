@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Callable
-from dataclasses import dataclass
+from functools import partial
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -10,14 +10,12 @@ from typing import Any
 import pytest
 import torch
 import torch.nn.functional as F
-import typer
 
 from vertebra.backbones import FeatureInfo, Step, Trunk, create_backbone
 from vertebra.backbones.contract import Preprocessing
 from vertebra.backbones.stage import Stage, conv_norm_relu
-from vertebra.tools import cli
 from vertebra.tools.data.shapes import SHAPES
-from vertebra.tools.degradation import degradation, smoothed
+from vertebra.tools.degradation import smoothed
 from vertebra.tools.gradients import (
     PooledClassifier,
     block_weights,
@@ -154,35 +152,15 @@ def test_the_smoothed_loss_is_the_mean_over_a_tenth() -> None:
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True)
-class Done:
-    status: int
-    out: str
-    err: str
-
-
-Command = Callable[..., Done]
-
-
 @pytest.fixture
-def command(capfd: pytest.CaptureFixture[str]) -> Command:
-    """Run the command with these arguments, as `python tools/degradation.py` does; registered or not."""
-    app = typer.Typer(pretty_exceptions_enable=False)
-    app.command()(degradation)
-
-    def call(*arguments: object) -> Done:
-        capfd.readouterr()
-        with pytest.raises(SystemExit) as exit:
-            cli.run(lambda: app([str(argument) for argument in arguments]))
-        return Done(int(exit.value.code or 0), *capfd.readouterr())
-
-    return call
+def command(cli: Callable[..., Any]) -> Callable[..., Any]:
+    return partial(cli, "backbones", "degradation")
 
 
 SHORT = ("--steps", 2, "--batch-size", 4, "--device", "cpu")
 
 
-def test_the_command_leaves_a_log_two_pictures_and_a_summary(command: Command, tmp_path: Path) -> None:
+def test_the_command_leaves_a_log_two_pictures_and_a_summary(command: Callable[..., Any], tmp_path: Path) -> None:
     import cv2
 
     folder = tmp_path / "out"
@@ -219,12 +197,12 @@ def test_the_command_leaves_a_log_two_pictures_and_a_summary(command: Command, t
         (["--device", "cuda:99"], ["'cuda:99' is not on this machine"]),
     ],
 )
-def test_the_command_refuses(command: Command, tmp_path: Path, arguments: list[object], parts: list[str]) -> None:
+def test_the_command_refuses(command: Callable[..., Any], tmp_path: Path, arguments: list[object], parts: list[str]) -> None:
     refused(command("--output", tmp_path / "out", *SHORT, *arguments), *parts)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_leaves_a_full_folder_alone(command: Command, tmp_path: Path) -> None:
+def test_the_command_leaves_a_full_folder_alone(command: Callable[..., Any], tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     refused(command("--output", tmp_path, *SHORT), "exists already", "--output")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
@@ -233,12 +211,12 @@ def test_the_command_leaves_a_full_folder_alone(command: Command, tmp_path: Path
 @pytest.mark.parametrize(
     ("content", "part"), [(b"\x01" * 3072, "3072 bytes"), (b"", "0 bytes"), (b"\x0a" + bytes(3072), "labels above 9")]
 )
-def test_the_command_refuses_what_is_no_cifar10(command: Command, tmp_path: Path, content: bytes, part: str) -> None:
+def test_the_command_refuses_what_is_no_cifar10(command: Callable[..., Any], tmp_path: Path, content: bytes, part: str) -> None:
     (tmp_path / "data_batch_1.bin").write_bytes(content)
     refused(command("--output", tmp_path / "out", "--data", tmp_path, *SHORT), "data_batch_1.bin", part)
 
 
-def refused(done: Done, *parts: str) -> None:
+def refused(done: Any, *parts: str) -> None:
     """Check status, and that standard error is one line which holds all the parts."""
     assert done.status == 2, (done.out, done.err)
     lines = done.err.strip().splitlines()
