@@ -152,15 +152,18 @@ def test_the_smoothed_loss_is_the_mean_over_a_tenth() -> None:
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
+Command = Callable[..., Any]
+
+
 @pytest.fixture
-def command(cli: Callable[..., Any]) -> Callable[..., Any]:
+def command(cli: Command) -> Command:
     return partial(cli, "backbones", "degradation")
 
 
 SHORT = ("--steps", 2, "--batch-size", 4, "--device", "cpu")
 
 
-def test_the_command_leaves_a_log_two_pictures_and_a_summary(command: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_command_leaves_a_log_two_pictures_and_a_summary(command: Command, tmp_path: Path) -> None:
     import cv2
 
     folder = tmp_path / "out"
@@ -197,12 +200,12 @@ def test_the_command_leaves_a_log_two_pictures_and_a_summary(command: Callable[.
         (["--device", "cuda:99"], ["'cuda:99' is not on this machine"]),
     ],
 )
-def test_the_command_refuses(command: Callable[..., Any], tmp_path: Path, arguments: list[object], parts: list[str]) -> None:
+def test_the_command_refuses(command: Command, tmp_path: Path, arguments: list[object], parts: list[str]) -> None:
     refused(command("--output", tmp_path / "out", *SHORT, *arguments), *parts)
     assert not (tmp_path / "out").exists()
 
 
-def test_the_command_leaves_a_full_folder_alone(command: Callable[..., Any], tmp_path: Path) -> None:
+def test_the_command_leaves_a_full_folder_alone(command: Command, tmp_path: Path) -> None:
     (tmp_path / "mine").write_text("precious")
     refused(command("--output", tmp_path, *SHORT), "exists already", "--output")
     assert [path.name for path in tmp_path.iterdir()] == ["mine"]
@@ -211,7 +214,7 @@ def test_the_command_leaves_a_full_folder_alone(command: Callable[..., Any], tmp
 @pytest.mark.parametrize(
     ("content", "part"), [(b"\x01" * 3072, "3072 bytes"), (b"", "0 bytes"), (b"\x0a" + bytes(3072), "labels above 9")]
 )
-def test_the_command_refuses_what_is_no_cifar10(command: Callable[..., Any], tmp_path: Path, content: bytes, part: str) -> None:
+def test_the_command_refuses_what_is_no_cifar10(command: Command, tmp_path: Path, content: bytes, part: str) -> None:
     (tmp_path / "data_batch_1.bin").write_bytes(content)
     refused(command("--output", tmp_path / "out", "--data", tmp_path, *SHORT), "data_batch_1.bin", part)
 
