@@ -16,12 +16,11 @@ if TYPE_CHECKING:
         create_backbone,
         create_pyramid,
         list_backbones,
-        load_weights,
         register_backbone,
         row,
         weights_records,
     )
-    from .heads import create_model, head_row, list_heads
+    from .heads import create_model, head_row, list_heads, load_weights
     from .tools.predictor import Predictor
 
 __version__ = "0.1.0"
@@ -35,13 +34,13 @@ _HOME = {
     "create_backbone": ".backbones",
     "create_pyramid": ".backbones",
     "list_backbones": ".backbones",
-    "load_weights": ".backbones",
     "register_backbone": ".backbones",
     "row": ".backbones",
     "weights_records": ".backbones",
     "create_model": ".heads",
     "head_row": ".heads",
     "list_heads": ".heads",
+    "load_weights": ".heads",
     "Predictor": ".tools.predictor",
 }
 

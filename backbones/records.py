@@ -33,7 +33,7 @@ class WeightsRecord:
     top1: float | None = None  # ImageNet-1k validation, per cent
     licence: str = "unknown"
     sha256: str | None = None  # the digest, or as much of its beginning as is published
-    eps: float = 1e-5  # of the norms
+    eps: float | None = None  # of the backbone's norms; None is what the network is built with
 
     def fetch(self) -> dict[str, Tensor]:
         """Return the tensors, from the cache of torch.hub or of huggingface_hub where they are in it.
@@ -171,7 +171,7 @@ def _from_web(record: WeightsRecord) -> Path:
     own = record.sha256 or hashlib.sha256(record.url.encode()).hexdigest()[:16]
     name = PurePosixPath(urlparse(record.url).path).name
     path = Path(torch.hub.get_dir(), "checkpoints", name if own in name else f"{own}-{name}")
-    if path.is_file() and not _intact(path, record):
+    if path.is_file() and not intact(path, record):
         path.unlink()
     if not path.is_file():
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -191,7 +191,7 @@ def _from_hub(record: WeightsRecord) -> Path:
     for name in ("model.safetensors", "pytorch_model.bin"):
         cached = try_to_load_from_cache(repository, name, revision=revision)
         if isinstance(cached, str):
-            if _intact(Path(cached), record):
+            if intact(Path(cached), record):
                 return Path(cached)
             _discard(Path(cached))
     try:
@@ -200,13 +200,14 @@ def _from_hub(record: WeightsRecord) -> Path:
         raise
     except EntryNotFoundError:
         path = Path(hf_hub_download(repository, "pytorch_model.bin", revision=revision))
-    if not _intact(path, record):
+    if not intact(path, record):
         _discard(path)
         raise InputError(f"the file's sha256 does not begin with {record.sha256}")
     return path
 
 
-def _intact(path: Path, record: WeightsRecord) -> bool:
+def intact(path: Path, record: WeightsRecord) -> bool:
+    """Say whether a file's sha256 begins as the record says; without one there is nothing to compare."""
     if record.sha256 is None:
         return True
     with path.open("rb") as file:

@@ -9,7 +9,6 @@ from dataclasses import dataclass
 from fnmatch import fnmatchcase
 from functools import cache, partial
 from importlib.metadata import EntryPoint, entry_points
-from pathlib import Path
 from typing import Any, Protocol, TypedDict, TypeVar
 
 from torch import Tensor, nn
@@ -19,7 +18,7 @@ from .errors import InputError, unknown
 from .norms import Norm, norm_layer
 from .records import WeightsRecord, find_record, public_records
 from .timm_networks import TimmNetwork, timm_names
-from .weights import WEIGHT_SUFFIXES, LoadReport, load_record, load_weights
+from .weights import LoadReport, is_path, load_record, load_weights
 
 OUTPUT_STRIDES = (8, 16, 32)
 ENTRY_POINTS = "vertebra.backbones"
@@ -213,16 +212,11 @@ def load_named(
     model: nn.Module, name: str | None, weights: str | os.PathLike[str] | Mapping[str, Tensor]
 ) -> LoadReport:
     """Load weights into a backbone or the model around it: `imagenet` or a tag of `name`'s, else see `load_weights`."""
-    if not isinstance(weights, str) or _is_path(weights):
+    if not isinstance(weights, str) or is_path(weights):
         return load_weights(model, weights)
     if name is None:
         raise InputError(f"weights={weights!r}: only a registered name has public weights, a row has none; give a file")
     return load_record(model, find_record(name, weights, weights_records(name)))
-
-
-def _is_path(text: str) -> bool:
-    """Tell a file or a run folder from a tag such as `imagenet`."""
-    return "/" in text or os.sep in text or Path(text).suffix in WEIGHT_SUFFIXES or Path(text).exists()
 
 
 def _accepted(

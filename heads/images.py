@@ -28,6 +28,12 @@ class Batch:
         """Scale boxes (N, 4) from the given image to the one in the batch."""
         return _scale(boxes, self.given_sizes[index], self.sizes[index])
 
+    def masks_to_batch(self, masks: Tensor, index: int) -> Tensor:
+        """Bring masks (N, H, W) of the given image to the size of the one in the batch, by nearest pixels."""
+        if self.sizes[index] == self.given_sizes[index] or not len(masks):
+            return masks
+        return F.interpolate(masks[:, None].to(torch.uint8), size=self.sizes[index], mode="nearest").squeeze(1)
+
     def to_given(self, boxes: Tensor, index: int) -> Tensor:
         """Scale boxes (N, 4) from the image in the batch to the given one."""
         return _scale(boxes, self.sizes[index], self.given_sizes[index])
@@ -38,23 +44,42 @@ def _scale(boxes: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) 
     return boxes * boxes.new_tensor([width, height, width, height])
 
 
-def make_batch(images: Sequence[Tensor], preprocessing: Preprocessing, size: tuple[int, int] | None) -> Batch:
+def make_batch(
+    images: Sequence[Tensor],
+    preprocessing: Preprocessing,
+    size: tuple[int, int] | None,
+    pad_to: Sequence[tuple[int, int]] = (),
+) -> Batch:
     """Normalise, resize and pad images (C, H, W), float in [0, 1] or uint8.
 
     size: (short, longest): the short side is brought to the first, unless the long one would pass the second; None
-    leaves sizes as they are. Padding is zeros, to the maximum of the batch rounded up to 32.
+    leaves sizes as they are. Padding is zeros, to the smallest shape (H, W) of `pad_to` that all images fit into, or,
+    where none does, to the maximum of the batch rounded up to 32. The batch is in channels_last, in which
+    convolutions are fastest, and hand it on.
     """
     if not images:
         raise InputError("the batch holds no image")
     for i, image in enumerate(images):
         if image.ndim != 3 or 0 in image.shape:
             raise InputError(f"image {i} has shape {tuple(image.shape)}; (channels, height, width) is expected")
+        # A device is not asked, as the answer would make the host wait: there the loss tells.
+        if image.device.type == "cpu" and image.is_floating_point() and not bool(image.isfinite().all()):
+            raise InputError(f"image {i} holds NaN or infinite values; give finite ones in [0, 1], or uint8")
     resized = [_resize(preprocessing.normalise(image), size) for image in images]
-    height, width = (
-        ceil(max(image.shape[axis] for image in resized) / PAD_MULTIPLE) * PAD_MULTIPLE for axis in (-2, -1)
-    )
-    padded = torch.stack([F.pad(x, (0, width - x.shape[-1], 0, height - x.shape[-2])) for x in resized])
-    return Batch(padded, _sizes(resized), _sizes(images))
+    height, width = _padded((max(x.shape[-2] for x in resized), max(x.shape[-1] for x in resized)), pad_to)
+    batch = resized[0].new_zeros(len(resized), resized[0].shape[0], height, width)
+    batch = batch.contiguous(memory_format=torch.channels_last)
+    for place, image in zip(batch, resized, strict=True):
+        place[:, : image.shape[-2], : image.shape[-1]] = image
+    return Batch(batch, _sizes(resized), _sizes(images))
+
+
+def _padded(size: tuple[int, int], shapes: Sequence[tuple[int, int]]) -> tuple[int, int]:
+    fitting = [shape for shape in shapes if shape[0] >= size[0] and shape[1] >= size[1]]
+    if fitting:
+        return min(fitting, key=lambda shape: shape[0] * shape[1])
+    height, width = (ceil(side / PAD_MULTIPLE) * PAD_MULTIPLE for side in size)
+    return height, width
 
 
 def _sizes(images: Sequence[Tensor]) -> tuple[tuple[int, int], ...]:

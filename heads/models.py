@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Unpack
+import os
+from collections.abc import Callable, Mapping
+from typing import Any, Unpack
 
-from ..backbones import Backbone, BackboneOptions, InputError, create_backbone
+from torch import nn
+
+from ..backbones import Backbone, BackboneOptions, InputError, LoadReport, create_backbone
 from ..backbones.errors import unknown
-from .faster_rcnn import FASTER_RCNN, Detector, FasterRCNN
+from ..backbones.weights import load_source
+from .detector import Detector
+from .rcnn import RCNN, FasterRCNN
+from .records import open_source
 
-HEADS: dict[str, FasterRCNN] = {"faster_rcnn": FASTER_RCNN}
+HEADS: Mapping[str, FasterRCNN] = RCNN
 
 
 def list_heads() -> list[str]:
@@ -46,3 +52,18 @@ def create_model(
             )
         return chosen(backbone, num_classes)
     return chosen(create_backbone(backbone, **options), num_classes)
+
+
+def load_weights(
+    model: nn.Module, source: str | os.PathLike[str] | Mapping[str, Any], *, reset_classes: bool = False
+) -> LoadReport:
+    """Load weights into a model or a backbone, strictly, and report what was done.
+
+    source: a state dict, a file (.pt, .pth, .safetensors), a run folder, or the name of a public model such as
+    `torchvision/fasterrcnn_resnet50_fpn` (`vertebra.heads.model_names()` lists them), which is fetched once. The source
+    is of the same model, or of the backbone in it alone; `vertebra.backbones.load_weights` says what else fits.
+
+    reset_classes: for fine-tuning on other classes. The weights of the same model but for the classes are loaded; the
+    layers that depend on them (the model's `class_layers`) keep their values, in a new model their initialisation.
+    """
+    return load_source(model, open_source(source), reset_classes=reset_classes)

@@ -25,7 +25,10 @@ def train(
     data_root: DataRoot = None,
     weights: Annotated[
         str | None,
-        typer.Option(metavar="imagenet|TAG|FILE|RUN", help="Start from weights of the backbone or of the model."),
+        typer.Option(
+            metavar="imagenet|TAG|torchvision/MODEL|FILE|RUN",
+            help="Start from weights of the backbone, or of the model: then layers for other classes start afresh.",
+        ),
     ] = None,
     overrides: Overrides = [],  # noqa: B006  # Typer's way to say "none"; it is never changed
     imports: Imports = [],  # noqa: B006

@@ -24,7 +24,7 @@ schedule: smoke
 set:
   head.fpn_channels: 16
   head.box_head_channels: 32
-  head.anchor_scale: 4
+  head.anchor_scales: [4]
   head.rpn_pre_nms_top_n_train: 200
   head.rpn_post_nms_top_n_train: 50
   head.rpn_post_nms_top_n_test: 20

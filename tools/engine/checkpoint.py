@@ -17,11 +17,12 @@ from ...backbones import InputError
 from ...backbones.weights import read_state
 
 KEYS = ("model", "preprocessing", "optimiser", "step", "categories", "config")
+OPTIONAL_KEYS = ("norm_eps",)  # runs of older versions have none
 
 
 def save_checkpoint(path: Path, content: Mapping[str, Any]) -> None:
-    """Write `content` (the KEYS above) with versions and git state; the old file stays until the new one is whole."""
-    assert set(content) == set(KEYS)
+    """Write `content` (the keys above) with versions and git state; the old file stays until the new one is whole."""
+    assert set(KEYS) <= set(content) <= {*KEYS, *OPTIONAL_KEYS}
     scratch = path.with_name(f".{path.name}.{os.getpid()}")
     try:
         with open(scratch, "wb") as file:
