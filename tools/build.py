@@ -7,13 +7,14 @@ import importlib.util
 import sys
 import traceback
 from collections.abc import Sequence
+from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
-from torch import nn
 
 from ..backbones import InputError
 from ..heads import create_model
+from ..heads.detector import Detector
 from .config import Config, Data
 from .data.coco import CocoSet, first_images, read_coco
 from .data.shapes import cached_shapes
@@ -80,11 +81,15 @@ def open_split(data: Data, name: str) -> CocoSet:
     return found if data.limit is None else first_images(found, data.limit)
 
 
-def build_model(config: Config, num_classes: int, *, weights: str | None = None) -> nn.Module:
-    """Build the model of a run, with `num_classes` counting the background; `weights` is for its backbone."""
+def build_model(config: Config, num_classes: int, *, weights: str | None = None) -> Detector:
+    """Build the model of a run, with `num_classes` counting the background; `weights` is for its backbone.
+
+    Masks come out as RLE: dense ones of a hundred objects take gigabytes on a large image.
+    """
     backbone = config.backbone
+    has_masks = any(field.name == "mask_format" for field in fields(config.head))
     return create_model(
-        config.head,
+        replace(config.head, mask_format="rle") if has_masks else config.head,
         backbone=config.choices.backbone,
         num_classes=num_classes,
         output_stride=backbone.output_stride,

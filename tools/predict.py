@@ -19,7 +19,7 @@ def predict(
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     imports: Imports = [],  # noqa: B006
 ) -> None:
-    """Detect the objects in images: a picture of each with boxes, names and scores, and one predictions.json.
+    """Detect the objects in images: a picture of each with boxes, names, scores and masks, and one predictions.json.
 
     predictions.json is in COCO's results format, with the category ids of the training data; images are numbered from 1
     in the order given, and each record has its `file_name` too. Images are turned as their EXIF data says. One that
@@ -32,9 +32,9 @@ def predict(
 
     from vertebra.backbones import InputError
     from vertebra.tools.data.images import find_images
-    from vertebra.tools.draw import draw_boxes, enlarge, write_picture
+    from vertebra.tools.draw import draw_boxes, draw_masks, enlarge, write_picture
     from vertebra.tools.evaluation.coco import coco_results
-    from vertebra.tools.predictor import Predictor, as_tensor
+    from vertebra.tools.predictor import Predictor, above, as_tensor
 
     console = Console()
     files = find_images(images)
@@ -49,16 +49,14 @@ def predict(
         except InputError as error:
             failures.append(error)
             continue
-        found = predictor(image)
-        keep = found["scores"] >= score
-        found = {key: found[key][keep] for key in ("boxes", "labels", "scores")}
+        found = above(predictor(image), score)
         results += [{**r, "file_name": str(path)} for r in coco_results(number, found, predictor.categories)]
         labels = found["labels"].tolist()
-        names = [predictor.categories[label - 1].name for label in labels]
-        texts = [f"{name} {value:.2f}" for name, value in zip(names, found["scores"].tolist(), strict=True)]
+        texts = [f"{name} {value:.2f}" for name, value in zip(found["names"], found["scores"].tolist(), strict=True)]
         large, scale = enlarge(image)
         output.mkdir(parents=True, exist_ok=True)
-        write_picture(output / name, draw_boxes(large, found["boxes"] * scale, labels, texts))
+        picture = draw_masks(large, found.get("masks", []), labels)
+        write_picture(output / name, draw_boxes(picture, found["boxes"] * scale, labels, texts))
     if len(failures) < len(files):
         (output / "predictions.json").write_text(json.dumps(results))
         count = len(files) - len(failures)

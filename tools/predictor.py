@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from itertools import compress
 from pathlib import Path
 from typing import Any
 
@@ -22,8 +23,9 @@ class Predictor:
 
     Call it with a path, an array (height, width, 3), uint8 RGB, or a tensor (3, height, width), float in [0, 1] or
     uint8. It returns `boxes` (N, 4) xyxy in pixels, `labels` (N,) from 1, `scores` (N,), best first, on the CPU, and
-    `names`, a list. Files are turned as their EXIF data says. `categories` are those of the training data, in the order
-    of the labels.
+    `names`, a list; a model with masks also gives `masks`, a list of COCO RLE (`pycocotools.mask.decode` makes an array
+    of one). Files are turned as their EXIF data says. `categories` are those of the training data, in the order of the
+    labels.
     """
 
     def __init__(
@@ -42,8 +44,17 @@ class Predictor:
     @torch.inference_mode()
     def __call__(self, image: str | os.PathLike[str] | np.ndarray[Any, Any] | Tensor) -> dict[str, Any]:
         (output,) = self.model([as_tensor(image).to(self.device)])
-        found = {key: value.cpu() for key, value in output.items()}
+        found = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in output.items()}
         return {**found, "names": [self.categories[label - 1].name for label in found["labels"].tolist()]}
+
+
+def above(found: Mapping[str, Any], score: float) -> dict[str, Any]:
+    """Return what was found in an image without the detections of lower scores."""
+    keep = found["scores"] >= score
+    return {
+        key: value[keep] if isinstance(value, Tensor) else list(compress(value, keep.tolist()))
+        for key, value in found.items()
+    }
 
 
 def as_tensor(image: str | os.PathLike[str] | np.ndarray[Any, Any] | Tensor) -> Tensor:

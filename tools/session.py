@@ -9,11 +9,11 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from ..backbones import InputError, load_named, load_weights
-from ..backbones.weights import recorded_preprocessing
+from ..backbones import InputError, load_weights
+from ..backbones.weights import recorded_norm_eps, recorded_preprocessing
 from .build import build_model, import_modules, open_split, pick_device
 from .config import Config
-from .data.coco import check_categories
+from .data.coco import check_categories, require_masks
 from .data.stream import TrainingStream, training_batches
 from .data.transforms import Transform
 from .engine.checkpoint import read_checkpoint, save_checkpoint
@@ -22,6 +22,7 @@ from .engine.loop import StepReport, train
 from .engine.optimisation import learning_rate, make_optimiser
 from .evaluation.coco import evaluate
 from .evaluation.report import write_evaluation
+from .finetune import start_from
 from .run import Run
 
 
@@ -40,19 +41,24 @@ class Session:
         self.data = open_split(config.data, "train")
         self.held_out = open_split(config.data, "val")
         check_categories(self.held_out, self.data.categories)
-        self.stream = TrainingStream(self.data.images, Transform(config.transforms), config.engine.seed)
         self.steps_per_epoch = len(self.data.images) / config.optim.batch_size
         self.total = max(1, round(config.schedule.epochs * self.steps_per_epoch))
         self.rate = learning_rate(config.schedule, config.optim, self.steps_per_epoch)
         torch.manual_seed(config.engine.seed)
         self.model = build_model(config, len(self.data.categories) + 1).to(self.device)
+        if "masks" in self.model.target_keys:
+            self.data = require_masks(self.data)
+            require_masks(self.held_out)  # else their lack would show after the training
+        self.stream = TrainingStream(
+            self.data.images, Transform(config.transforms), config.engine.seed, target_keys=self.model.target_keys
+        )
         self.optimiser = make_optimiser(self.model, config.optim)
         self.step = 0
 
     def initialise(self, weights: str) -> None:
-        """Start from weights of this model or of its backbone, or from public ones by their tag."""
-        report = load_named(self.model, self.run.config.choices.backbone, weights)
-        self.console.print(f"weights: {report}, from {weights}", highlight=False)
+        """Start from weights of this model or of its backbone, or from public ones by their name or tag."""
+        done = start_from(self.model, weights, self.run.config, self.data.categories)
+        self.console.print(f"weights: {done}", highlight=False, soft_wrap=True)
 
     def restore(self) -> None:
         """Continue from the run's checkpoint."""
@@ -123,6 +129,7 @@ class Session:
         content = {
             "model": self.model.state_dict(),
             "preprocessing": recorded_preprocessing(self.model),
+            "norm_eps": recorded_norm_eps(self.model),
             "optimiser": self.optimiser.state_dict(),
             "step": step,
             "categories": self._categories(),
@@ -144,7 +151,7 @@ class Session:
         )
         metrics, summary = write_evaluation(self.run.folder / "evaluation", evaluator, self.held_out, pictures)
         self.console.print(summary, highlight=False)
-        log.write(self.step, {"bbox": metrics})
+        log.write(self.step, metrics)
 
 
 def step_record(report: StepReport, steps_per_epoch: float) -> dict[str, Any]:

@@ -7,7 +7,7 @@ import logging
 import math
 import os
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -16,6 +16,7 @@ import numpy as np
 
 from ...backbones import InputError
 from .images import read_image
+from .masks import Segmentation, decode, read_segmentation
 
 log = logging.getLogger("vertebra")
 
@@ -30,7 +31,10 @@ class Category:
 
 @dataclass(frozen=True)
 class Image:
-    """One image of a data set, with the objects to learn: boxes (N, 4) float32 xyxy in pixels, labels (N,) from 1."""
+    """One image of a data set, with the objects to learn: boxes (N, 4) float32 xyxy in pixels, labels (N,) from 1.
+
+    `segmentations` holds one for each box where masks were asked for (`with_masks`), else nothing.
+    """
 
     id: int
     path: Path
@@ -38,6 +42,7 @@ class Image:
     width: int
     boxes: np.ndarray[Any, np.dtype[np.float32]]
     labels: np.ndarray[Any, np.dtype[np.int64]]
+    segmentations: tuple[Segmentation, ...] = ()
 
     def read(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Return the pixels, uint8 RGB (height, width, 3)."""
@@ -48,6 +53,10 @@ class Image:
                 f"{self.width}x{self.height}; were the images resized after they were labelled?"
             )
         return pixels
+
+    def masks(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
+        """Return the masks (N, height, width) of 0 and 1, one for each box, as pycocotools' `annToMask` has them."""
+        return decode(self.segmentations, self.height, self.width)
 
 
 @dataclass(frozen=True)
@@ -101,6 +110,43 @@ def first_images(data: CocoSet, count: int) -> CocoSet:
     return replace(data, images=images, document=document)
 
 
+def with_masks(data: CocoSet) -> tuple[CocoSet, list[Any]]:
+    """Return the set with its objects' segmentations, and the ids of the annotations left out for want of one."""
+    label_of = {category.id: label for label, category in enumerate(data.categories, start=1)}
+    objects, _ = _objects(data.document["annotations"], label_of, {image.id for image in data.images})
+    images, without = [], []
+    for image in data.images:
+        found = [(o, read_segmentation(o[2], image.height, image.width)) for o in objects.get(image.id, ())]
+        without += [o[2].get("id") for o, segmentation in found if segmentation is None]
+        record = _record(image.id, image.path, image.height, image.width, [o for o, s in found if s is not None])
+        images.append(replace(record, segmentations=tuple(s for _, s in found if s is not None)))
+    return replace(data, images=tuple(images)), without
+
+
+def require_masks(data: CocoSet) -> CocoSet:
+    """Return the set with its objects' segmentations.
+
+    Objects without one are left out, with one counted warning; a set of which no object has one is an InputError.
+    """
+    try:
+        masked, without = with_masks(data)
+    except InputError as error:
+        raise InputError(f"{data.annotations}: {error}") from error
+    if without and not any(image.segmentations for image in masked.images):
+        raise InputError(
+            f"{data.annotations} has no masks: none of its {len(without)} objects has polygons of three points or an "
+            f"RLE as its segmentation (first: annotation id {without[0]}); train a head that needs boxes alone"
+        )
+    if without:
+        log.warning(
+            "%s: left out %d objects without a mask (first: annotation id %s)",
+            data.annotations,
+            len(without),
+            without[0],
+        )
+    return masked
+
+
 def check_categories(data: CocoSet, categories: Sequence[Category]) -> None:
     """Refuse a data set whose categories are not those that a model was trained on."""
     if data.categories == tuple(categories):
@@ -136,11 +182,11 @@ def _read_document(path: Path) -> dict[str, Any]:
     return found
 
 
-Object = tuple[tuple[float, float, float, float], int]
+Object = tuple[tuple[float, float, float, float], int, Mapping[str, Any]]  # box, label, and the file's record
 
 
 def _objects(
-    annotations: Sequence[Mapping[str, Any]], label_of: Mapping[int, int], images: Mapping[int, object]
+    annotations: Sequence[Mapping[str, Any]], label_of: Mapping[int, int], images: Container[int]
 ) -> tuple[dict[int, list[Object]], list[Any]]:
     """Return the objects to learn by image id, and the ids of the annotations that were dropped for want of area."""
     objects = defaultdict(list)
@@ -160,13 +206,13 @@ def _objects(
             degenerate.append(annotation.get("id"))
             continue
         box = (x, y, x + width, y + height)
-        objects[annotation["image_id"]].append((box, label_of[annotation["category_id"]]))
+        objects[annotation["image_id"]].append((box, label_of[annotation["category_id"]], annotation))
     return dict(objects), degenerate
 
 
 def _record(id: int, path: Path, height: int, width: int, objects: Sequence[Object]) -> Image:
-    boxes = np.array([box for box, _ in objects], np.float32).reshape(-1, 4)
-    labels = np.array([label for _, label in objects], np.int64)
+    boxes = np.array([box for box, _, _ in objects], np.float32).reshape(-1, 4)
+    labels = np.array([label for _, label, _ in objects], np.int64)
     return Image(id, path, height, width, boxes, labels)
 
 

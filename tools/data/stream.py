@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,32 +13,52 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...backbones import InputError
+from ...backbones.errors import unknown
 from .coco import Image
 from .transforms import Transform
 
 Sample = tuple[Tensor, dict[str, Tensor]]
 
+# What a model may learn from, by the name it has in targets.
+TARGETS: dict[str, Callable[[Image], np.ndarray[Any, np.dtype[Any]]]] = {
+    "boxes": lambda image: image.boxes,
+    "labels": lambda image: image.labels,
+    "masks": Image.masks,
+}
+
 
 class TrainingStream(Dataset[Sample | InputError]):
-    """Endless shuffled passes over the images; position `i` gives the same sample whichever process asks for it."""
+    """Endless shuffled passes over the images; position `i` gives the same sample whichever process asks for it.
 
-    def __init__(self, images: Sequence[Image], transform: Transform, seed: int) -> None:
+    target_keys: what the targets hold beside `image_id`: `boxes`, `labels`, `masks` (for images that have them).
+    """
+
+    def __init__(
+        self,
+        images: Sequence[Image],
+        transform: Transform,
+        seed: int,
+        *,
+        target_keys: Sequence[str] = ("boxes", "labels"),
+    ) -> None:
+        for key in target_keys:
+            if key not in TARGETS:
+                raise unknown("target", key, TARGETS)
         self.images = images
         self.transform = transform
         self.seed = seed
+        self.target_keys = tuple(target_keys)
 
     def __getitem__(self, position: int) -> Sample | InputError:
         image = self.images[shuffled(self.seed, position, len(self.images))]
         sample_seed = int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
         try:
-            pixels, boxes, labels = self.transform(image.read(), image.boxes, image.labels, sample_seed)
+            objects = {key: TARGETS[key](image) for key in self.target_keys}
+            pixels, objects = self.transform(image.read(), objects, sample_seed)
         except InputError as error:
             return error
-        return _pixels(pixels), {
-            "boxes": torch.from_numpy(boxes),
-            "labels": torch.from_numpy(labels),
-            "image_id": torch.tensor(image.id),
-        }
+        target = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in objects.items()}
+        return _pixels(pixels), {**target, "image_id": torch.tensor(image.id)}
 
 
 class EvaluationImages(Dataset[Sample | InputError]):

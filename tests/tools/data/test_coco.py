@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 import vertebra
-from vertebra.tools.data.coco import Category, check_categories, first_images, read_coco
+from vertebra.tools.data.coco import Category, check_categories, first_images, read_coco, require_masks, with_masks
 
 
 def read(folder: Path) -> Any:
@@ -40,6 +40,52 @@ def test_real_coco(real_data: Path) -> None:
     assert sum(len(image.labels) for image in data.images) == sum(not a["iscrowd"] for a in document["annotations"])
     assert len(data.categories) == 80
     assert data.categories[-1] == Category(90, "toothbrush")
+
+
+def write_segmentations(folder: Path, document: dict[str, Any], segmentations: dict[int, object]) -> None:
+    annotations = [
+        {**a, "segmentation": segmentations[a["id"]]} if a["id"] in segmentations else a
+        for a in document["annotations"]
+    ]
+    (folder / "instances.json").write_text(json.dumps({**document, "annotations": annotations}))
+
+
+def test_masks_of_the_objects_to_learn(
+    coco_folder: Path, coco_document: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """The crowd's mask stays out as its box does; an object without a mask goes, box and label with it."""
+    annotations = [*coco_document["annotations"], {**coco_document["annotations"][0], "id": 5, "category_id": 1}]
+    square = [[10, 20, 40, 20, 40, 35, 10, 35]]
+    crowd = {"size": [60, 80], "counts": [0, 4800]}
+    write_segmentations(coco_folder, {**coco_document, "annotations": annotations}, {2: crowd, 4: [], 5: square})
+    plain = read(coco_folder)
+    assert all(image.segmentations == () for image in plain.images)
+    caplog.clear()
+    with caplog.at_level(logging.WARNING):
+        data = require_masks(plain)
+    assert len(caplog.messages) == 1
+    assert "left out 2 objects without a mask (first: annotation id 1)" in caplog.messages[0]
+    first, second, empty = data.images
+    assert first.labels.tolist() == [1]
+    assert first.boxes.tolist() == [[10, 20, 40, 35]]
+    expected = np.zeros((60, 80), np.uint8)
+    expected[20:35, 10:40] = 1
+    assert np.array_equal(first.masks(), expected[None])
+    assert first.masks().dtype == np.uint8
+    assert second.masks().shape == empty.masks().shape == (0, 60, 80)
+    assert second.boxes.shape == (0, 4)
+    assert with_masks(plain)[1] == [1, 4]
+    assert data.document is plain.document
+
+
+def test_a_set_without_masks_is_refused(coco_folder: Path, coco_document: dict[str, Any]) -> None:
+    with pytest.raises(vertebra.InputError, match=r"none of its 2 objects has .* \(first: annotation id 1\)"):
+        require_masks(read(coco_folder))
+    (coco_folder / "instances.json").write_text(json.dumps({**coco_document, "annotations": []}))
+    assert len(require_masks(read(coco_folder)).images) == 3  # no objects, so none that lacks a mask
+    write_segmentations(coco_folder, coco_document, {1: {"size": [80, 60], "counts": [4800]}})
+    with pytest.raises(vertebra.InputError, match=r"instances\.json: the segmentation of annotation 1 is for an image"):
+        require_masks(read(coco_folder))
 
 
 def test_first_images_cuts_the_document_too(coco_folder: Path) -> None:

@@ -6,9 +6,17 @@ import pytest
 import torch
 
 import vertebra
-from vertebra.tools.data.coco import read_coco
+from vertebra.tools.data.coco import read_coco, require_masks
 from vertebra.tools.data.stream import TrainingStream, evaluation_batches, shuffled, training_batches
 from vertebra.tools.data.transforms import Transform, Transforms
+
+
+@pytest.fixture
+def masked(shapes: Path) -> TrainingStream:
+    """The stream of a model that learns masks, on the same images with the same seed."""
+    data = require_masks(read_coco(shapes / "annotations" / "train.json", shapes / "train"))
+    keys = ("boxes", "labels", "masks")
+    return TrainingStream(data.images, Transform(Transforms("flips", 96, 96)), seed=5, target_keys=keys)
 
 
 @pytest.fixture
@@ -35,6 +43,37 @@ def test_a_sample_does_not_depend_on_what_was_asked_before(stream: TrainingStrea
     forwards = [stream[i] for i in range(20)]
     backwards = [stream[i] for i in reversed(range(20))]
     assert same(forwards, backwards[::-1])
+
+
+def test_masks_when_asked(shapes: Path, stream: TrainingStream, masked: TrainingStream) -> None:
+    """The generated shapes' boxes are tight, so masks that went with them still touch all four sides."""
+    assert set(stream[0][1]) == {"boxes", "labels", "image_id"}
+    for i in range(10):
+        pixels, target = masked[i]
+        assert target["masks"].dtype == torch.uint8
+        assert target["masks"].shape == (len(target["boxes"]), *pixels.shape[1:])
+        assert len(target["masks"]) == len(target["labels"]) > 0
+        for mask, box in zip(target["masks"], target["boxes"], strict=True):
+            ys, xs = mask.nonzero().T
+            found = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
+            torch.testing.assert_close(found.float(), box, atol=1, rtol=0)
+
+
+def test_masks_change_nothing_else(shapes: Path, masked: TrainingStream) -> None:
+    data = read_coco(shapes / "annotations" / "train.json", shapes / "train")
+    plain = TrainingStream(data.images, Transform(Transforms("flips", 96, 96)), seed=5)
+    asked = [(pixels, {key: target[key] for key in plain[0][1]}) for pixels, target in (masked[i] for i in range(20))]
+    assert same(asked, [plain[i] for i in range(20)])
+
+
+def test_a_sample_with_masks_does_not_depend_on_what_was_asked_before(masked: TrainingStream) -> None:
+    assert same([masked[i] for i in range(12)], [masked[i] for i in reversed(range(12))][::-1])
+    assert same([batch[0] for batch in training_batches(masked, 1, 2, 6, 1)], [masked[i] for i in range(2, 6)])
+
+
+def test_an_unknown_target_is_named(stream: TrainingStream) -> None:
+    with pytest.raises(vertebra.InputError, match=r"unknown target 'mask'\. Did you mean 'masks'"):
+        TrainingStream(stream.images, stream.transform, 0, target_keys=("boxes", "mask"))
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

@@ -1,16 +1,20 @@
-"""COCO's metrics: a case by hand, and pycocotools' own way through files."""
+"""COCO's metrics of boxes and masks: cases by hand, and pycocotools' own way through files."""
 
 import json
+import logging
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
+from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
-from vertebra.tools.data.coco import Category
+from vertebra.tools.data.coco import Category, read_coco
 from vertebra.tools.evaluation.coco import METRICS, CocoEvaluator
+from vertebra.tools.evaluation.report import write_evaluation
 
 CATEGORIES = (Category(1, "person"), Category(18, "dog"))
 
@@ -38,14 +42,14 @@ def test_perfect_detections(coco_document: dict[str, Any]) -> None:
     }
     # The box without area of image 3 stays in the ground truth, as pycocotools has it: half of the persons is found.
     person = 51 / 101  # precision 1 at the recalls 0 to 0.5
-    assert metrics["AP"] == pytest.approx((1 + person) / 2)
-    assert metrics["APl"] == -1
+    assert metrics["bbox"]["AP"] == pytest.approx((1 + person) / 2)
+    assert metrics["bbox"]["APl"] == -1
     assert len(summary.splitlines()) == 12
 
 
 def test_no_detections(coco_document: dict[str, Any]) -> None:
     metrics, _ = CocoEvaluator(coco_document, CATEGORIES).compute()
-    assert metrics["AP"] == metrics["AR100"] == 0
+    assert metrics["bbox"]["AP"] == metrics["bbox"]["AR100"] == 0
 
 
 def test_equals_pycocotools_through_files_on_real_data(real_data: Path, tmp_path: Path) -> None:
@@ -72,5 +76,108 @@ def test_equals_pycocotools_through_files_on_real_data(real_data: Path, tmp_path
     reference.evaluate()
     reference.accumulate()
     reference.summarize()
-    assert metrics == pytest.approx(dict(zip(METRICS, reference.stats, strict=True)), abs=1e-12)
-    assert 0.2 < metrics["AP"] < 0.95
+    assert metrics["bbox"] == pytest.approx(dict(zip(METRICS, reference.stats, strict=True)), abs=1e-12)
+    assert 0.2 < metrics["bbox"]["AP"] < 0.95
+    assert set(metrics) == {"bbox"}
+
+
+def shifted(mask: np.ndarray, right: int, down: int) -> np.ndarray:
+    return np.roll(mask, (down, right), (0, 1))
+
+
+def masked_outputs(coco: COCO, *, far: int, form: str) -> dict[int, dict[str, Any]]:
+    """Return the ground truth by image as a model would give it, moved by up to `far` pixels, with random scores.
+
+    Crowds are among them. form: `dense` probabilities or `rle`.
+    """
+    rng = np.random.default_rng(0)
+    label_of = {id: label for label, id in enumerate(sorted(coco.cats), start=1)}
+    outputs = {}
+    for id, record in coco.imgs.items():
+        annotations = coco.imgToAnns[id]
+        masks = [shifted(coco.annToMask(a), *rng.integers(-far, far + 1, 2)) for a in annotations]
+        rles = [coco_mask.encode(np.asfortranarray(mask)) for mask in masks]
+        boxes = torch.tensor(np.array([coco_mask.toBbox(rle) for rle in rles])).reshape(-1, 4)
+        dense = torch.tensor(np.array(masks, np.float32).reshape(-1, 1, record["height"], record["width"]))
+        outputs[id] = {
+            "boxes": torch.cat([boxes[:, :2], boxes[:, :2] + boxes[:, 2:]], dim=1).float(),
+            "labels": torch.tensor([label_of[a["category_id"]] for a in annotations], dtype=torch.int64),
+            "scores": torch.from_numpy(rng.random(len(annotations))).float(),
+            "masks": rles if form == "rle" else 0.2 + 0.6 * dense,
+        }
+    return outputs
+
+
+@pytest.mark.parametrize(("far", "form"), [(0, "rle"), (0, "dense"), (5, "rle")])
+def test_masks_equal_pycocotools_on_real_data(real_data: Path, tmp_path: Path, far: int, form: str) -> None:
+    """Polygons and crowds of COCO; the reference reads a results file of masks alone, so that it takes their areas."""
+    path = real_data / "coco_mini" / "annotations" / "instances_val2017.json"
+    truth = COCO(str(path))
+    categories = tuple(Category(id, truth.cats[id]["name"]) for id in sorted(truth.cats))
+    evaluator = CocoEvaluator(json.loads(path.read_text()), categories)
+    outputs = masked_outputs(truth, far=far, form=form)
+    evaluator.update(list(outputs), list(outputs.values()))
+    metrics, summary = evaluator.compute()
+    assert set(metrics) == {"bbox", "segm"}
+    assert summary.count("Average Precision") == 12
+    for kind, other in (("bbox", "segmentation"), ("segm", "bbox")):
+        results = [{key: value for key, value in r.items() if key != other} for r in evaluator.results]
+        (tmp_path / "results.json").write_text(json.dumps(results))
+        reference = COCOeval(truth, truth.loadRes(str(tmp_path / "results.json")), kind)
+        reference.evaluate()
+        reference.accumulate()
+        reference.summarize()
+        assert metrics[kind] == pytest.approx(dict(zip(METRICS, reference.stats, strict=True)), abs=1e-12)
+    assert metrics["segm"]["AP"] == pytest.approx(1) if far == 0 else 0.3 < metrics["segm"]["AP"] < 0.95
+
+
+def test_objects_without_masks_are_left_out_of_their_metrics(
+    coco_document: dict[str, Any], caplog: pytest.LogCaptureFixture
+) -> None:
+    """One object with a mask is found; the crowd and two others have none. All of them stay among the boxes."""
+    dog = [[10, 20, 40, 20, 40, 35, 10, 35]]
+    annotations = [{**a, **({"segmentation": dog} if a["id"] == 1 else {})} for a in coco_document["annotations"]]
+    mask = np.zeros((60, 80), np.uint8, order="F")
+    mask[20:35, 10:40] = 1
+    evaluator = CocoEvaluator({**coco_document, "annotations": annotations}, CATEGORIES)
+    evaluator.update([7], [{**output(([10, 20, 40, 35], 2, 0.9)), "masks": [coco_mask.encode(mask)]}])
+    evaluator.update([3, 12], [{**output(), "masks": torch.zeros(0, 1, 60, 80)}] * 2)
+    with caplog.at_level(logging.WARNING):
+        metrics, _ = evaluator.compute()
+    assert metrics["segm"]["AP"] == pytest.approx(1)
+    assert metrics["bbox"]["AP"] == pytest.approx(0.5)  # the persons are not found
+    (message,) = caplog.messages
+    assert "3 objects without a mask are not counted in the metrics of masks (first: annotation id 2)" in message
+
+
+def test_nothing_found_has_both_metrics(shapes: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    """An untrained model may find nothing at all. What pycocotools prints is returned, not printed."""
+    data = read_coco(shapes / "annotations" / "val.json", shapes / "val")
+    evaluator = CocoEvaluator(data.document, data.categories)
+    evaluator.update([1], [{**output(), "masks": []}])
+    metrics, summary = evaluator.compute()
+    assert metrics["bbox"]["AP"] == metrics["segm"]["AP"] == 0
+    assert [len(part.splitlines()) for part in summary.split("masks:")] == [13, 13]
+    assert capsys.readouterr().out == ""
+
+
+def test_what_an_evaluation_of_masks_leaves(shapes: Path, tmp_path: Path) -> None:
+    data = read_coco(shapes / "annotations" / "val.json", shapes / "val")
+    truth = COCO(str(shapes / "annotations" / "val.json"))
+    outputs = masked_outputs(truth, far=0, form="rle")
+    for name, keys in (("boxes", 3), ("masks", 4)):
+        evaluator = CocoEvaluator(data.document, data.categories)
+        evaluator.update(list(outputs), [dict(list(found.items())[:keys]) for found in outputs.values()])
+        write_evaluation(tmp_path / name, evaluator, data, 2)
+    metrics = json.loads((tmp_path / "masks" / "metrics.json").read_text())
+    assert set(metrics) == {"bbox", "segm", "summary"}
+    assert metrics["bbox"]["AP"] == metrics["segm"]["AP"] == pytest.approx(1)
+    results = json.loads((tmp_path / "masks" / "predictions.json").read_text())
+    assert results[0]["segmentation"] == data.document["annotations"][0]["segmentation"]
+    boxes = json.loads((tmp_path / "boxes" / "metrics.json").read_text())
+    assert set(boxes) == {"bbox", "summary"}
+    assert boxes["bbox"] == metrics["bbox"]
+    assert "segmentation" not in json.loads((tmp_path / "boxes" / "predictions.json").read_text())[0]
+    pictures = sorted(path.name for path in (tmp_path / "masks" / "pictures").iterdir())
+    assert pictures == ["000000.jpg", "000001.jpg"]
+    assert all((tmp_path / n / "pictures" / pictures[0]).stat().st_size > 0 for n in ("boxes", "masks"))
