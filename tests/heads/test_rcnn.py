@@ -3,9 +3,11 @@
 import math
 from collections.abc import Callable
 from dataclasses import replace
+from functools import cache
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 import torch
 import torchvision
@@ -17,6 +19,7 @@ from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 import vertebra
 from vertebra.heads.detector import Detector
 from vertebra.heads.rcnn import FasterRCNN
+from vertebra.tools.data.shapes import SHAPES, Shapes, draw_image
 
 Losses = dict[str, Tensor]
 
@@ -469,3 +472,50 @@ def test_bad_calls_are_named(call: Callable[[], object], message: str) -> None:
 
 def test_list_heads() -> None:
     assert set(HEADS) <= set(vertebra.list_heads())
+
+
+SMALLEST = [
+    "resnet18", "resnet18d", "resnet50c", "resnetv2_18", "resnext50_32x4d", "densenet121", "vgg16_bn", "plain18",
+    "resnet20", "wrn40_1", "densenet40_k12", "densenet_bc100_k12", "highway32_bn", "plain20", "timm/test_resnet",
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("head", ["faster_rcnn", "mask_rcnn"])
+@pytest.mark.parametrize("backbone", SMALLEST)
+def test_every_family_trains(head: str, backbone: str) -> None:
+    """On generated shapes, with FPN: the loss of one batch falls within a few steps."""
+    torch.manual_seed(0)
+    images, targets = shapes_batch()
+    row = small_row(
+        head, train_size=None, anchor_scales=(4.0,), rpn_post_nms_top_n_train=16, box_batch_size_per_image=16
+    )
+    model = vertebra.create_model(row, backbone=backbone, num_classes=5).train()
+    optimiser = torch.optim.AdamW(model.parameters(), lr=1e-3)
+    history = []
+    for _ in range(4):
+        torch.manual_seed(1)  # the same sample of anchors and proposals
+        losses = model(images, targets)
+        total = torch.stack(list(losses.values())).sum()
+        optimiser.zero_grad()
+        total.backward()
+        optimiser.step()
+        history.append(total.item())
+    assert ("loss_mask" in losses) is (head == "mask_rcnn")
+    assert history[-1] < history[0]
+
+
+@cache
+def shapes_batch() -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """Two generated pictures of 32 pixels with their objects."""
+    labels = {id: label for label, (id, _) in enumerate(SHAPES.values(), start=1)}
+    images, targets = [], []
+    for i in range(2):
+        pixels, objects = draw_image(Shapes(size=32, objects=2), np.random.default_rng(i))
+        masks = torch.from_numpy(np.stack([mask for _, mask in objects]))
+        images.append(torch.from_numpy(pixels).permute(2, 0, 1))
+        targets.append({
+            "boxes": torchvision.ops.masks_to_boxes(masks) + torch.tensor([0, 0, 1, 1]),
+            "labels": torch.tensor([labels[id] for id, _ in objects]),
+            "masks": masks,
+        })  # fmt: skip
+    return images, targets
