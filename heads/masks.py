@@ -93,7 +93,7 @@ def _weights(first: Tensor, side: Tensor, length: int, mask_side: int) -> Tensor
 def _crossings(masks: Array, first: Array, side: Array, size: tuple[int, int], threshold: np.float32) -> list[Array]:
     """Return for each object where it begins and ends along the image's columns: positions x * H + y, ascending.
 
-    Each column of a mask has an even number of them: it begins and ends with the ring, which is not above the threshold.
+    Each column of a mask has an even number of them: it begins and ends with the ring, not above the threshold.
     """
     nodes = masks.shape[-1] + 2
     begin, end = np.maximum(first[:, 0], 0), np.minimum(first[:, 0] + side[:, 0], size[1])

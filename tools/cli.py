@@ -9,7 +9,7 @@ from collections.abc import Callable
 import typer
 
 # Absolute, as in all entry files: `python tools/train.py` runs them outside the package.
-from vertebra.tools import catalogue, datasets
+from vertebra.tools import benchmark, catalogue, datasets
 from vertebra.tools.evaluate import evaluate
 from vertebra.tools.predict import predict
 from vertebra.tools.train import train
@@ -25,6 +25,7 @@ app.command()(evaluate)
 app.command()(predict)
 app.add_typer(catalogue.app, name="backbones")
 app.add_typer(datasets.app, name="data")
+app.add_typer(benchmark.app, name="benchmark")
 
 
 def main() -> None:
