@@ -13,10 +13,12 @@ import torch
 import torchvision
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
+from torch._subclasses.fake_tensor import FakeTensorMode
 from torchvision.models import detection
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 
 import vertebra
+from vertebra.heads import rpn
 from vertebra.heads.detector import Detector
 from vertebra.heads.rcnn import FasterRCNN
 from vertebra.tools.data.shapes import SHAPES, Shapes, draw_image
@@ -358,6 +360,19 @@ def test_the_trunk_compiles_whole_and_once() -> None:
         model([torch.rand(3, height, width)], [target([[5.0, 5, 60, 60]], [1], height, width)])
     assert len(compiled) == 2  # backbone and RPN head
     assert list(model.state_dict()) == keys
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_losses_do_not_wait_for_the_device(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Tensors without values refuse whatever would read one back to the host; suppression alone needs to."""
+    monkeypatch.setattr(rpn, "survivors", lambda boxes, scores, *rest: torch.arange(len(scores), device=boxes.device))
+    with FakeTensorMode():
+        with torch.device("cuda"):
+            model = small_model(head, train_size=None).train()
+            images = [torch.rand(3, 128, 160), torch.rand(3, 150, 120)]
+            targets = [target([[10.0, 20, 60, 90]], [1], 128, 160), target([], [], 150, 120)]
+        losses = model(images, targets)
+    assert {value.device.type for value in losses.values()} == {"cuda"}
 
 
 def test_autocast_keeps_boxes_exact() -> None:
