@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import torch
-from pycocotools import mask as coco_mask
 from torch import Tensor
 
 from ..backbones import InputError
@@ -43,6 +42,8 @@ def to_rle(masks: Tensor, boxes: Tensor, size: tuple[int, int], threshold: float
     never made: along a column of it the probability is a straight line from one of the mask's rows to the next, so it
     is known where it crosses the threshold. Works on the CPU, on a few objects at a time.
     """
+    from pycocotools import mask as coco_mask  # here, as models without masks do not need it
+
     _check(masks, boxes)
     if not threshold >= 0:
         raise InputError(

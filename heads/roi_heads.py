@@ -67,7 +67,7 @@ class BoxPredictor(nn.Module):
 
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         """Map (R, in_channels) to logits (R, K) and deltas (R, K, 4)."""
-        return self.cls_score(x), self.bbox_pred(x).view(len(x), -1, 4)
+        return self.cls_score(x), self.bbox_pred(x).unflatten(1, (-1, 4))
 
 
 def mask_predictor(in_channels: int, channels: int, num_classes: int) -> nn.Sequential:

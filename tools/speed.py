@@ -98,25 +98,25 @@ class Timing:
 
 
 def contestants(case: Case, images: Sequence[Tensor]) -> list[Contestant]:
-    """Return torchvision's model as it ships, torchvision's run as ours is, and ours, with the same weights."""
+    """Return torchvision's model as it ships, torchvision's run as ours is, and ours, with the same random weights."""
+    torch.manual_seed(0)
     reference = _torchvisions(case)
     _calibrate_(reference, images)
     tuned, ours = deepcopy(reference), _ours(case)
     load_weights(ours, reference.state_dict())
     tuned.backbone.register_forward_pre_hook(_to_channels_last)
-    for model in (tuned, ours):
-        model.to(memory_format=torch.channels_last)
+    tuned.to(memory_format=torch.channels_last)
     dtype = DTYPES[case.dtype]
     autocast = None if dtype is torch.float32 else dtype
-    how = ", ".join(["channels_last", *([case.dtype] if autocast else []), *(["compiled"] if case.compiled else [])])
+    how = ["channels_last", *([case.dtype] if autocast else []), *(["compiled"] if case.compiled else [])]
     if case.compiled:
         tuned.backbone.compile()
         tuned.rpn.head.compile()
         ours.compile()
     return [
         Contestant("torchvision as it ships", reference),
-        Contestant(f"torchvision, {how}", tuned, autocast),
-        Contestant(f"vertebra, {how}", ours, autocast),
+        Contestant(", ".join(["torchvision", *how]), tuned, autocast),
+        Contestant(", ".join(["vertebra", *how[1:]]), ours, autocast),
     ]
 
 
@@ -273,7 +273,6 @@ def measure(case: Case) -> Iterator[list[Timing]]:
 
     Each runs once unmeasured; then they take turns, so that whatever else the machine does meets all of them.
     """
-    torch.manual_seed(0)
     images, targets = make_images(case), make_targets(case)
     models = contestants(case, images)
     for name in [known for known in STEPS if known in case.steps]:  # training comes last: it changes the weights

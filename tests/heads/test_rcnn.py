@@ -362,6 +362,16 @@ def test_the_trunk_compiles_whole_and_once() -> None:
     assert list(model.state_dict()) == keys
 
 
+def test_without_a_proposal_nothing_is_found() -> None:
+    model = small_model("mask_rcnn").eval()
+    nn.init.constant_(model.rpn.head.bbox_pred.bias, -1e9)  # all boxes far outside, on the left
+    with torch.no_grad():
+        found = model(IMAGES)
+    assert [{key: len(value) for key, value in one.items()} for one in found] == [
+        {"boxes": 0, "labels": 0, "scores": 0, "masks": 0}
+    ] * 2
+
+
 @pytest.mark.parametrize("head", HEADS)
 def test_losses_do_not_wait_for_the_device(head: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Tensors without values refuse whatever would read one back to the host; suppression alone needs to."""

@@ -32,8 +32,8 @@ def test_all_contestants_find_the_same() -> None:
             assert len(found["boxes"]) == 3
             assert torch.equal(found["labels"], one["labels"])
             torch.testing.assert_close(found["boxes"], one["boxes"], rtol=1e-3, atol=1e-2)
-            overlaps = coco_mask.iou(found["masks"], one["masks"], [0] * 3)
-            assert overlaps.diagonal().min() > 0.98
+            same = coco_mask.decode(found["masks"]) == coco_mask.decode(one["masks"])
+            assert same.mean() > 0.999  # but for pixels that lie at the threshold
 
 
 def test_targets_are_valid() -> None:
@@ -61,7 +61,7 @@ def test_the_figures_are_complete(cli: Command, tmp_path: Path) -> None:
     assert (figures["size"], figures["batch_size"], figures["threads"]) == ([32, 48], 1, 1)
     assert figures["versions"]["torch"] == torch.__version__
     assert figures["machine"]
-    names = ["torchvision as it ships", "torchvision, channels_last", "vertebra, channels_last"]
+    names = ["torchvision as it ships", "torchvision, channels_last", "vertebra"]
     rows = figures["rows"]
     assert [(row["step"], row["name"]) for row in rows] == [(s, n) for s in ("inference", "train") for n in names]
     assert [row["detections"] for row in rows] == [3] * 3 + [None] * 3
@@ -78,7 +78,11 @@ def test_names_say_how_the_last_two_run(dtype: str) -> None:
     tiny = case(head="faster_rcnn", dtype=dtype, compiled=True)
     how = "channels_last, compiled" if dtype == "float32" else "channels_last, bfloat16, compiled"
     names = [contestant.name for contestant in speed.contestants(tiny, speed.make_images(tiny))]
-    assert names == ["torchvision as it ships", f"torchvision, {how}", f"vertebra, {how}"]
+    assert names == [
+        "torchvision as it ships",
+        f"torchvision, {how}",
+        f"vertebra, {how.removeprefix('channels_last, ')}",
+    ]
 
 
 @pytest.mark.parametrize(
