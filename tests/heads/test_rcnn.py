@@ -163,7 +163,8 @@ def assert_equal_detections(found: list[dict[str, Any]], expected: list[dict[str
         assert len(theirs["boxes"]) > 5
         assert set(ours) == set(theirs)
         assert torch.equal(ours["labels"], theirs["labels"])
-        torch.testing.assert_close(ours["boxes"], theirs["boxes"], rtol=1e-8, atol=1e-8)
+        # torchvision scales boxes to the given image in float32
+        torch.testing.assert_close(ours["boxes"], theirs["boxes"], rtol=1e-6, atol=1e-8)
         torch.testing.assert_close(ours["scores"], theirs["scores"], rtol=1e-8, atol=1e-8)
         if "masks" in theirs:  # ours are made in float32
             torch.testing.assert_close(ours["masks"].double(), theirs["masks"], rtol=1e-4, atol=1e-5)
@@ -212,8 +213,8 @@ def test_coco_images_equal_torchvision(head: str, real_data: Path) -> None:
     (losses, gradients), (expected, their_gradients) = (step(m, images, targets) for m in (model, reference))
     for name, value in expected.items():
         torch.testing.assert_close(losses[name].double(), value.double(), rtol=1e-6, atol=1e-8)
-    for name, value in their_gradients.items():
-        torch.testing.assert_close(gradients[name], value, rtol=1e-6, atol=1e-8 * float(value.abs().max() + 1))
+    for name, value in their_gradients.items():  # torchvision scales the targets in float32
+        torch.testing.assert_close(gradients[name], value, rtol=0, atol=1e-4 * float(value.abs().max() + 1e-3))
 
 
 def test_one_level_equals_torchvision() -> None:
