@@ -6,6 +6,7 @@ from collections.abc import Callable
 from math import gcd
 from typing import Any
 
+import torch
 import torchvision
 from torch import Tensor, nn
 
@@ -35,8 +36,10 @@ class FrozenBatchNorm2d(torchvision.ops.FrozenBatchNorm2d):  # type: ignore[misc
                 "norm='frozen_batch' was never given statistics: load weights first, or train from scratch with "
                 "norm='batch' or norm='group'"
             )
-        normalised: Tensor = super().forward(x)
-        return normalised
+        scale = self.weight * (self.running_var + self.eps).rsqrt()
+        shift = self.bias - self.running_mean * scale
+        # One pass over x, where a product and a sum would take two; and in its dtype, which autocast may have chosen.
+        return torch.addcmul(shift[:, None, None].to(x.dtype), x, scale[:, None, None].to(x.dtype))
 
 
 def group_norm(channels: int) -> nn.GroupNorm:

@@ -66,3 +66,11 @@ def test_frozen_stages_survive_training(count: int) -> None:
 def test_more_frozen_stages_than_there_are() -> None:
     with pytest.raises(vertebra.InputError, match="frozen_stages=6, but there are 5 stages"):
         vertebra.create_backbone("resnet18", frozen_stages=6)
+
+
+def test_frozen_norms_keep_the_dtype_of_autocast() -> None:
+    network = vertebra.create_backbone("resnet18", norm="frozen_batch")
+    network.load_state_dict(vertebra.create_backbone("resnet18").state_dict(), strict=False)
+    with torch.autocast("cpu", torch.bfloat16):
+        features = network(torch.rand(1, 3, 64, 64))
+    assert {x.dtype for x in features.values()} == {torch.bfloat16}
