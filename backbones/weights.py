@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ Categories = tuple[tuple[int, str], ...]
 
 WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors")
 RUN_CHECKPOINT = "checkpoint.pt"
+
+# What the keys of the backbone begin with in checkpoints of whole models, ours and torchvision's.
+IN_MODELS = ("backbone.body.", "backbone.")
 
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 
@@ -86,7 +89,8 @@ def load_weights(
     """Load a state dict, a file (.pt, .pth, .safetensors) or a run folder into a model, and report what was done.
 
     Takes the weights of the same model; or, for a model with a backbone in it, those of the backbone alone (as
-    torchvision and timm publish them, classifier included), and the rest keeps its values. Only the classifier, stages
+    torchvision and timm publish them, classifier included), or of a model of another kind on the same backbone (a
+    classifier's for a detector), and the rest keeps its values. Only the classifier, that other model's head, stages
     that are not built and `num_batches_tracked` may be left over. Anything else is an InputError that leaves the model
     be. RGB weights fit a backbone with other `in_channels`: summed for one channel, else repeated in order and scaled
     by 3 / channels, so that the sum stays. Preprocessing and norms' eps that the source records are the backbone's from
@@ -107,9 +111,9 @@ def load_source(model: nn.Module, source: Source, *, reset_classes: bool = False
             f"reset_classes=True, but {type(model).__name__} has no layers that depend on the classes (class_layers)"
         )
     plan = _plan(model, "", source, layers if reset_classes else ())
-    if plan.faults and trunk is not None and trunk is not model and not reset_classes:
-        of_trunk = _plan(trunk, prefix, source)
-        plan = of_trunk if not of_trunk.faults else plan
+    if plan.faults and trunk is not None and not reset_classes:
+        of_trunk = [_plan(trunk, prefix, source), *_plans_from_models(model, trunk, prefix, source)]
+        plan = next((other for other in of_trunk if not other.faults), plan)
     if plan.faults:
         advice = source.advice
         if layers and not reset_classes and not _plan(model, "", source, layers).faults:
@@ -248,7 +252,7 @@ class _Plan:
 def _plan(part: nn.Module, prefix: str, source: Source, skipped: tuple[str, ...] = ()) -> _Plan:
     """Plan a load; the model's keys that begin with one of `skipped` keep their values, the source's are dropped."""
     target = {key: value for key, value in part.state_dict().items() if not key.startswith(skipped)}
-    droppable = part.droppable_keys if isinstance(part, Backbone) else ()
+    droppable: tuple[str, ...] = getattr(part, "droppable_keys", ())
     renames = part.renames if isinstance(part, Backbone) else source.renames
     plan = _Plan(part, prefix, {}, [], [], [], [])
     unexpected = []
@@ -273,6 +277,22 @@ def _plan(part: nn.Module, prefix: str, source: Source, skipped: tuple[str, ...]
         key = wrong[0]
         plan.faults.append(f"{key!r} has shape {tuple(plan.state[key].shape)}, the model {tuple(target[key].shape)}")
     return plan
+
+
+def _plans_from_models(model: nn.Module, trunk: Backbone, prefix: str, source: Source) -> Iterator[_Plan]:
+    """Plan to take the backbone out of a model of another kind: one whose other keys are none of this model's.
+
+    A model of the same kind that does not fit is a mistake, of which taking its backbone alone would say nothing.
+    """
+    own = model.state_dict().keys()
+    for outer in IN_MODELS:
+        inside = {key.removeprefix(outer): value for key, value in source.state.items() if key.startswith(outer)}
+        outside = [key for key in source.state if not key.startswith(outer)]
+        if inside and not own & set(outside):
+            plan = _plan(trunk, prefix, replace(source, state=inside))
+            plan.renamed = [(f"{outer}{key}", new) for key, new in plan.renamed]
+            plan.dropped = [*outside, *(f"{outer}{key}" for key in plan.dropped)]
+            yield plan
 
 
 def _renamed(key: str, renames: Sequence[tuple[str, str]]) -> str:

@@ -24,10 +24,12 @@ class Detector(nn.Module):
 
     Images are a list of (C, H, W), float in [0, 1] or uint8, of any sizes. Targets are a dict for each image: `boxes`
     (N, 4) float, xyxy in pixels of that image, `labels` (N,) int64 in 1..num_classes-1, and what else `target_keys`
-    names. class_layers: what the keys of layers whose size follows from the number of classes begin with.
+    names. class_layers: what the keys of layers whose size follows from the number of classes begin with. first_label:
+    the label of the first category, after the background.
     """
 
     target_keys: tuple[str, ...] = ("boxes", "labels")
+    first_label = 1
     class_layers: tuple[str, ...] = ("roi_heads.box_predictor.",)
 
     def __init__(

@@ -4,18 +4,32 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable, Mapping
-from typing import Any, Unpack
+from typing import Any, ClassVar, Protocol, Unpack
 
 from torch import nn
 
 from ..backbones import Backbone, BackboneOptions, InputError, LoadReport, create_backbone
 from ..backbones.errors import unknown
 from ..backbones.weights import load_source
-from .detector import Detector
-from .rcnn import RCNN, FasterRCNN
+from .classifier import CLASSIFIER
+from .deeplab import DEEPLAB
+from .rcnn import RCNN
 from .records import open_source
 
-HEADS: Mapping[str, FasterRCNN] = RCNN
+
+class Head(Protocol):
+    """What a row is: a frozen dataclass of settings that builds a model on a backbone.
+
+    With an attribute `backbone_options` it says which options a backbone under it is created with where the caller says
+    nothing of them, as the stride of DeepLab's.
+    """
+
+    model: ClassVar[type[nn.Module]]
+
+    def __call__(self, backbone: Backbone, num_classes: int) -> nn.Module: ...
+
+
+HEADS: Mapping[str, Head] = {**RCNN, **DEEPLAB, **CLASSIFIER}
 
 
 def list_heads() -> list[str]:
@@ -23,7 +37,7 @@ def list_heads() -> list[str]:
     return sorted(HEADS)
 
 
-def head_row(name: str) -> FasterRCNN:
+def head_row(name: str) -> Any:
     """Return the row of a head: a frozen dataclass to change with `dataclasses.replace` and give to create_model."""
     if name not in HEADS:
         raise unknown("head", name, HEADS)
@@ -31,19 +45,20 @@ def head_row(name: str) -> FasterRCNN:
 
 
 def create_model(
-    head: str | FasterRCNN,
+    head: str | Head,
     *,
     backbone: str | Callable[..., Backbone] | Backbone,
     num_classes: int,
     **options: Unpack[BackboneOptions],
-) -> Detector:
+) -> nn.Module:
     """Build a model: a head (a name, or a row) on a backbone (a name, a row, or one that is built).
 
-    num_classes counts the background, which is class 0, as torchvision's detectors do. options: those of
-    `create_backbone`.
+    num_classes counts the background, which is class 0, as torchvision's models do; a segmenter's or a classifier's
+    classes have one only where the data do. options: those of `create_backbone`; the head has a default for some of
+    them (`backbone_options`).
     """
-    chosen = head_row(head) if isinstance(head, str) else head
-    if num_classes < 2:
+    chosen: Head = head_row(head) if isinstance(head, str) else head
+    if num_classes <= getattr(chosen.model, "first_label", 0):
         raise InputError(f"num_classes={num_classes}; it counts the background, so it is at least 2")
     if isinstance(backbone, Backbone):
         if options:
@@ -51,7 +66,9 @@ def create_model(
                 f"{', '.join(options)}: the backbone is built already; give its options to create_backbone"
             )
         return chosen(backbone, num_classes)
-    return chosen(create_backbone(backbone, **options), num_classes)
+    of_head: BackboneOptions = getattr(chosen, "backbone_options", BackboneOptions())
+    merged: BackboneOptions = {**of_head, **options}
+    return chosen(create_backbone(backbone, **merged), num_classes)
 
 
 def load_weights(

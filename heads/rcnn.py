@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import pairwise
+from typing import ClassVar
 
 from torch import nn
 
@@ -33,6 +34,8 @@ class FasterRCNN:
     of the `aspect_ratios` (height / width). The box head is two linear layers, or `box_convs` convolutions and one.
     `roi_canonical_size` is the box side that is pooled from stride 16 (arXiv:1612.03144, equation 1).
     """
+
+    model: ClassVar[type[nn.Module]] = Detector
 
     train_size: tuple[int, int] | None = (800, 1333)
     test_size: tuple[int, int] | None = (800, 1333)
@@ -135,6 +138,8 @@ class MaskRCNN(FasterRCNN):
 
     mask_format: `dense` (probabilities at the image's size, as torchvision's) or `rle` (COCO's run lengths).
     """
+
+    model: ClassVar[type[nn.Module]] = MaskDetector
 
     mask_convs: int = 4
     mask_channels: int = 256

@@ -1,4 +1,4 @@
-"""Public weights of whole models: the detectors that torchvision trained on COCO, by name."""
+"""Public weights of whole models: the detectors and segmenters that torchvision trained on COCO, by name."""
 
 from __future__ import annotations
 
@@ -32,17 +32,18 @@ UNUSED = "N/A"
 class ModelRecord:
     """One published set of weights of a whole model, and what it is of.
 
-    categories: (id, name) for each label from 1, `N/A` for labels without a category. box_ap, mask_ap: on COCO val2017,
-    per cent.
+    categories: (id, name) for each label from the model's first (1 of a detector, 0 of a segmenter), `N/A` for labels
+    without a category. metrics: per cent on COCO val2017, `box_ap` and `mask_ap` of detectors, `miou` and `pixel_acc`
+    of segmenters.
     """
 
     head: str
     backbone: str
     norm: str
+    num_classes: int
     weights: WeightsRecord
     categories: Categories
-    box_ap: float
-    mask_ap: float | None
+    metrics: Mapping[str, float]
 
     def source(self, state: Mapping[str, Tensor]) -> Source:
         """Return the tensors with what is known of them."""
@@ -56,26 +57,51 @@ class ModelRecord:
             OLD_NAMES,
             advice=(
                 f"These are weights of the head {self.head} on the backbone {self.backbone}, with norm={self.norm!r} "
-                f"and {len(self.categories) + 1} classes"
+                f"and {self.num_classes} classes"
             ),
         )
+
+
+@dataclass(frozen=True)
+class _Task:
+    """What the records of one kind of model have in common: what torchvision calls things, and the first label."""
+
+    tag: str
+    data: str
+    metrics: Mapping[str, str]  # ours from torchvision's
+    input_size: int  # the short side
+    first_label: int
+
+
+_DETECTION = _Task("COCO_V1", "COCO-val2017", {"box_map": "box_ap", "mask_map": "mask_ap"}, 800, first_label=1)
+_SEMANTIC = _Task(
+    "COCO_WITH_VOC_LABELS_V1",
+    "COCO-val2017-VOC-labels",
+    {"miou": "miou", "pixel_acc": "pixel_acc"},
+    520,
+    first_label=0,
+)
 
 
 @dataclass(frozen=True)
 class _Published:
     """What torchvision's own records do not say: our names, and the eps that its builder sets after loading."""
 
+    task: _Task
     head: str
     norm: str
+    backbone: str = "resnet50"
     eps: float | None = None
 
 
 # The first versions were trained when torchvision's frozen norms had no eps (pytorch/vision pull request 2933).
 _TORCHVISION: Mapping[str, _Published] = {
-    "fasterrcnn_resnet50_fpn": _Published("faster_rcnn", "frozen_batch", eps=0.0),
-    "fasterrcnn_resnet50_fpn_v2": _Published("faster_rcnn_v2", "batch"),
-    "maskrcnn_resnet50_fpn": _Published("mask_rcnn", "frozen_batch", eps=0.0),
-    "maskrcnn_resnet50_fpn_v2": _Published("mask_rcnn_v2", "batch"),
+    "fasterrcnn_resnet50_fpn": _Published(_DETECTION, "faster_rcnn", "frozen_batch", eps=0.0),
+    "fasterrcnn_resnet50_fpn_v2": _Published(_DETECTION, "faster_rcnn_v2", "batch"),
+    "maskrcnn_resnet50_fpn": _Published(_DETECTION, "mask_rcnn", "frozen_batch", eps=0.0),
+    "maskrcnn_resnet50_fpn_v2": _Published(_DETECTION, "mask_rcnn_v2", "batch"),
+    "deeplabv3_resnet50": _Published(_SEMANTIC, "deeplabv3", "batch"),
+    "deeplabv3_resnet101": _Published(_SEMANTIC, "deeplabv3", "batch", backbone="resnet101"),
 }
 
 
@@ -91,24 +117,26 @@ def model_record(name: str) -> ModelRecord:
     published = _TORCHVISION.get(name.removeprefix(TORCHVISION))
     if published is None or not name.startswith(TORCHVISION):
         raise unknown("weights", name, model_names())
-    theirs: Any = get_model_weights(name.removeprefix(TORCHVISION))["COCO_V1"]
-    metrics = theirs.meta["_metrics"]["COCO-val2017"]
+    task = published.task
+    theirs: Any = get_model_weights(name.removeprefix(TORCHVISION))[task.tag]
+    metrics = theirs.meta["_metrics"][task.data]
+    labels = tuple(enumerate(theirs.meta["categories"]))
     return ModelRecord(
         published.head,
-        "resnet50",
+        published.backbone,
         published.norm,
+        len(labels),
         WeightsRecord(
             tag=name,
             url=theirs.url,
             source="torchvision",
-            input_size=800,  # the short side
+            input_size=task.input_size,
             licence="BSD-3-Clause",
             sha256=PurePosixPath(theirs.url).stem.rpartition("-")[2],
             eps=published.eps,
         ),
-        tuple(enumerate(theirs.meta["categories"]))[1:],  # 0 is the background
-        metrics["box_map"],
-        metrics.get("mask_map"),
+        labels[task.first_label :],
+        {ours: metrics[key] for key, ours in task.metrics.items() if key in metrics},
     )
 
 

@@ -38,7 +38,9 @@ def test_records(
 ) -> None:
     record = model_record(f"torchvision/{name}")
     assert (record.head, record.backbone, record.norm, record.weights.eps) == (head, "resnet50", norm, eps)
-    assert (record.box_ap, record.mask_ap) == (box_ap, mask_ap)
+    metrics = {"box_ap": box_ap, "mask_ap": mask_ap}
+    assert record.metrics == {key: value for key, value in metrics.items() if value is not None}
+    assert record.num_classes == 91
     assert record.weights.url == f"https://download.pytorch.org/models/{name}_coco-{digest}.pth"
     assert (record.weights.tag, record.weights.sha256) == (f"torchvision/{name}", digest)
     assert record.weights.licence == "BSD-3-Clause"
@@ -49,13 +51,37 @@ def test_records(
     assert unused == [12, 26, 29, 30, 45, 66, 68, 69, 71, 83]
 
 
+# As torchvision's documentation lists them, on COCO val2017 with the 20 categories of VOC.
+@pytest.mark.parametrize(
+    ("backbone", "digest", "miou", "pixel_acc"),
+    [("resnet50", "cd0a2569", 66.4, 92.4), ("resnet101", "586e9e4e", 67.4, 92.4)],
+)
+def test_records_of_segmenters(backbone: str, digest: str, miou: float, pixel_acc: float) -> None:
+    record = model_record(f"torchvision/deeplabv3_{backbone}")
+    assert (record.head, record.backbone, record.norm, record.num_classes) == ("deeplabv3", backbone, "batch", 21)
+    assert record.metrics == {"miou": miou, "pixel_acc": pixel_acc}
+    assert record.weights.url == f"https://download.pytorch.org/models/deeplabv3_{backbone}_coco-{digest}.pth"
+    assert (record.weights.sha256, record.weights.input_size) == (digest, 520)
+    # Pascal VOC's classes, which are in the order of the alphabet, after the background.
+    assert [id for id, _ in record.categories] == list(range(21))
+    names = [name for _, name in record.categories]
+    assert names[0] == "__background__"
+    assert names[1:] == sorted(names[1:])
+    assert (names[1], names[20]) == ("aeroplane", "tvmonitor")
+
+
 @pytest.mark.parametrize("name", model_names())
 def test_every_record_is_of_the_model_that_it_names(name: str) -> None:
     """The same keys and shapes as torchvision's model, which has batch norms as long as nothing is loaded."""
     record = model_record(name)
     with torch.device("meta"):
-        theirs = torchvision.models.get_model(name.removeprefix("torchvision/"), weights=None, weights_backbone=None)
-        ours = vertebra.create_model(record.head, backbone=record.backbone, norm=record.norm, num_classes=91)
+        options = {"aux_loss": True} if record.num_classes == 21 else {}
+        theirs = torchvision.models.get_model(
+            name.removeprefix("torchvision/"), weights=None, weights_backbone=None, **options
+        )
+        ours = vertebra.create_model(
+            record.head, backbone=record.backbone, norm=record.norm, num_classes=record.num_classes
+        )
     shapes = [
         {k: v.shape for k, v in model.state_dict().items() if not k.endswith("num_batches_tracked")}
         for model in (ours, theirs)
@@ -214,3 +240,60 @@ def test_what_does_not_fit_is_named(published: object) -> None:
             vertebra.load_weights(model, MASK, reset_classes=reset)
     with pytest.raises(vertebra.InputError, match=f"unknown weights .* Did you mean '{FASTER}'"):
         vertebra.load_weights(model, "torchvision/faster_rcnn_resnet50_fpn")
+
+
+# --- segmenters ------------------------------------------------------------------------------------------------------
+
+DEEPLAB = "torchvision/deeplabv3_resnet50"
+
+
+@pytest.fixture(scope="module")
+def deeplab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[nn.Module]:
+    """Torchvision's DeepLab with random weights, which are published under its name in torch.hub's cache."""
+    torch.manual_seed(0)
+    model = torchvision.models.segmentation.deeplabv3_resnet50(weights=None, weights_backbone=None, aux_loss=True)
+    hub = tmp_path_factory.mktemp("hub")
+    (hub / "checkpoints").mkdir()
+    torch.save(model.state_dict(), hub / "file.pth")
+    digest = hashlib.sha256((hub / "file.pth").read_bytes()).hexdigest()[:8]
+    (hub / "file.pth").rename(hub / "checkpoints" / f"deeplabv3_resnet50_coco-{digest}.pth")
+    record = model_record(DEEPLAB)
+    url = f"http://127.0.0.1:9/deeplabv3_resnet50_coco-{digest}.pth"
+    changed = replace(record, weights=replace(record.weights, url=url, sha256=digest))
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(torch.hub, "_hub_dir", str(hub))
+        patch.setattr(records, "model_record", lambda name: changed if name == DEEPLAB else model_record(name))
+        yield model.eval()
+
+
+def test_a_name_gives_torchvisions_segmenter(deeplab: nn.Module) -> None:
+    row = replace(vertebra.head_row("deeplabv3"), test_size=None)
+    model = vertebra.create_model(row, backbone="resnet50", num_classes=21).eval()
+    report = vertebra.load_weights(model, DEEPLAB)
+    assert (report.dropped, report.kept, report.renamed, report.reset) == ((), (), (), ())
+    assert report.categories == model_record(DEEPLAB).categories
+    image = torch.rand(3, 64, 96)
+    with torch.no_grad():
+        (found,) = model.logits([image])
+        expected = deeplab(model.backbone.preprocessing.normalise(image)[None])["out"][0]
+    assert float((found - expected).abs().max()) < 1e-4 * float(expected.abs().max())
+
+
+def test_a_segmenter_without_auxiliary_head_drops_it(deeplab: nn.Module) -> None:
+    row = replace(vertebra.head_row("deeplabv3"), aux_weight=None)
+    model = vertebra.create_model(row, backbone="resnet50", num_classes=21)
+    report = vertebra.load_weights(model, DEEPLAB)
+    assert set(report.dropped) == {key for key in deeplab.state_dict() if key.startswith("aux_classifier.")}
+    assert (report.kept, report.categories) == ((), model_record(DEEPLAB).categories)
+
+
+def test_fine_tuning_a_segmenter_on_other_classes(deeplab: nn.Module) -> None:
+    model = vertebra.create_model("deeplabv3", backbone="resnet50", num_classes=12)
+    with pytest.raises(vertebra.InputError, match="reset_classes=True loads all the others"):
+        vertebra.load_weights(model, DEEPLAB)
+    report = vertebra.load_weights(model, DEEPLAB, reset_classes=True)
+    assert report.reset_layers == ("classifier.4", "aux_classifier.4")
+    assert (report.kept, report.categories) == ((), None)
+    other = vertebra.create_model("deeplabv3", backbone="resnet18", num_classes=12)
+    with pytest.raises(vertebra.InputError, match=r"head deeplabv3 on the backbone resnet50, .* and 21 classes"):
+        vertebra.load_weights(other, DEEPLAB)
