@@ -21,6 +21,9 @@ if TYPE_CHECKING:
         weights_records,
     )
     from .heads import create_model, head_row, list_heads, load_weights
+    from .tools.evaluation.classification import ClassificationEvaluator
+    from .tools.evaluation.coco import CocoEvaluator
+    from .tools.evaluation.semantic import SemanticEvaluator
     from .tools.predictor import Predictor
 
 __version__ = "0.1.0"
@@ -41,15 +44,21 @@ _HOME = {
     "head_row": ".heads",
     "list_heads": ".heads",
     "load_weights": ".heads",
+    "ClassificationEvaluator": ".tools.evaluation.classification",
+    "CocoEvaluator": ".tools.evaluation.coco",
+    "SemanticEvaluator": ".tools.evaluation.semantic",
     "Predictor": ".tools.predictor",
 }
 
 __all__ = [
     "Backbone",
+    "ClassificationEvaluator",
+    "CocoEvaluator",
     "FeatureInfo",
     "InputError",
     "Predictor",
     "Preprocessing",
+    "SemanticEvaluator",
     "WeightsRecord",
     "__version__",
     "create_backbone",

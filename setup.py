@@ -35,7 +35,9 @@ setup(
         "safetensors>=0.4",
         "numpy>=1.26",
     ],
-    extras_require={"dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4", "setuptools>=77"]},
+    extras_require={
+        "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4", "setuptools>=77", "torchmetrics>=1.6"]
+    },
     script_name="setup.py",  # so that this file is left out of the package, however the build is started
     entry_points={"console_scripts": ["vertebra = vertebra.tools.cli:main"]},
     classifiers=[

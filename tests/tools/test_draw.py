@@ -8,7 +8,16 @@ import torch
 from pycocotools import mask as coco_mask
 
 from vertebra.tools.data.images import read_image
-from vertebra.tools.draw import colour, draw_boxes, draw_masks, enlarge, write_picture
+from vertebra.tools.draw import (
+    colour,
+    draw_boxes,
+    draw_caption,
+    draw_legend,
+    draw_masks,
+    draw_semantic,
+    enlarge,
+    write_picture,
+)
 
 
 def test_boxes_are_drawn_in_their_labels_colour() -> None:
@@ -73,6 +82,76 @@ def test_odd_masks_draw() -> None:
 
 def test_colours_are_distinct() -> None:
     assert len({colour(label) for label in range(1, 81)}) == 80
+    # The first 21, which are VOC's, to the eye as well.
+    first = torch.tensor([colour(label) for label in range(21)]).float()
+    assert torch.cdist(first, first).add(1000 * torch.eye(21)).min() > 45
+
+
+def filled(drawn: torch.Tensor, box: list[int]) -> bool:
+    """Tell whether a box has a text in its upper left corner, a little inside of its lines."""
+    return bool(drawn[:, box[1] + 4 : box[1] + 16, box[0] + 4 : box[0] + 16].any())
+
+
+def test_texts_that_would_hide_many_small_boxes_are_left_out() -> None:
+    image = torch.zeros(3, 480, 640, dtype=torch.uint8)
+    small = [[40 * i + 10, 300, 40 * i + 30, 320] for i in range(12)]
+    large = [[10, 10, 200, 200], [300, 20, 500, 250], [302, 22, 420, 200]]
+    only = [[600, 400, 620, 420]]
+    boxes = small + large + only
+    labels = [1] * 15 + [2]
+    drawn = draw_boxes(image, torch.tensor(boxes).float(), labels, ["nucleus 0.98"] * 16)
+    assert [filled(drawn, box) for box in small] == [False] * 12
+    assert all(drawn[:, box[1], box[0]].any() for box in small)
+    # The third of the large ones has its text where that of the second lies; label 2 has no other box.
+    assert [filled(drawn, box) for box in [*large[:2], *only]] == [True] * 3
+    others = [draw_boxes(image, torch.tensor(boxes).float(), labels, ["a"] * 14 + [text] + ["a"]) for text in "bc"]
+    assert torch.equal(*others)
+    few = draw_boxes(image, torch.tensor(small[::2]).float(), [1] * 6, ["nucleus 0.98"] * 6)
+    assert all(filled(few, box) for box in small[::2])
+
+
+def test_a_map_of_classes_with_outlines() -> None:
+    """Three classes and an ignored corner, twice as large as the map."""
+    image = torch.full((3, 400, 480), 100, dtype=torch.uint8)
+    labels = torch.zeros(200, 240, dtype=torch.uint8)
+    labels[:, 100:] = 3
+    labels[150:, 200:] = 255
+    drawn = draw_semantic(image, labels)
+    assert (image == 100).all()
+    for x, label in ((20, 0), (300, 3)):
+        assert drawn[:, 100, x].tolist() == pytest.approx([(100 + part) / 2 for part in colour(label)], abs=0.5)
+    assert tuple(drawn[:, 100, 199].tolist()) == colour(0)
+    assert tuple(drawn[:, 100, 200].tolist()) == colour(3)
+    assert tuple(drawn[:, 299, 440].tolist()) == colour(3)
+    assert (drawn[:, 300:, 400:] == 100).all()
+    assert (drawn[:, :300] != 100).any(dim=0).all()
+    assert torch.equal(draw_semantic(image, torch.full((200, 240), 255)), image)
+    signed = torch.where(labels == 255, -1, labels.long())
+    assert torch.equal(draw_semantic(image, signed, ignore=-1), drawn)
+
+
+def swatches(strip: torch.Tensor) -> set[tuple[int, ...]]:
+    return {tuple(pixel) for pixel in strip.flatten(1).T.tolist()}
+
+
+@pytest.mark.parametrize("width", [60, 480, 968])
+def test_a_legend_has_the_colours_of_its_labels(width: int) -> None:
+    names = ["sky", "a name which is much longer than such pictures are wide, and is cut", "клетка", "", "car"]
+    strip = draw_legend(width, [0, 1, 4], names)
+    assert (strip.dtype, strip.shape[0], strip.shape[2]) == (torch.uint8, 3, width)
+    shown = swatches(strip)
+    assert {colour(0), colour(1), colour(4)} <= shown
+    assert not {colour(2), colour(3)} & shown
+    assert draw_legend(width, [], names).shape[2] == width
+    rows = [draw_legend(width, list(range(n)), ["car"] * 21).shape[1] for n in (1, 21)]
+    assert rows[0] < rows[1]
+
+
+def test_a_caption_fits() -> None:
+    assert (draw_caption(100, "labels") < 128).any()
+    long = draw_caption(100, "a caption that is longer than its picture")
+    assert long.shape == draw_caption(100, "labels").shape
+    assert (long[:, :, :2] == 255).all() or (long[:, :, -2:] == 255).all()
 
 
 def test_small_images_are_enlarged(tmp_path: Path) -> None:

@@ -17,16 +17,9 @@ import numpy as np
 from ...backbones import InputError
 from .images import read_image
 from .masks import Segmentation, decode, read_segmentation
+from .sets import Array, Category, pick_targets
 
 log = logging.getLogger("vertebra")
-
-
-@dataclass(frozen=True)
-class Category:
-    """A category as its file has it; inside, its label is its position in the list of categories, from 1."""
-
-    id: int
-    name: str
 
 
 @dataclass(frozen=True)
@@ -54,6 +47,10 @@ class Image:
             )
         return pixels
 
+    def targets(self, keys: Sequence[str]) -> dict[str, Array]:
+        """Return `boxes`, `labels` and `masks` (N, height, width), those that are asked for."""
+        return pick_targets({"boxes": self.boxes.copy, "labels": self.labels.copy, "masks": self.masks}, keys)
+
     def masks(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         """Return the masks (N, height, width) of 0 and 1, one for each box, as pycocotools' `annToMask` has them."""
         return decode(self.segmentations, self.height, self.width)
@@ -67,6 +64,10 @@ class CocoSet:
     categories: tuple[Category, ...]
     images: tuple[Image, ...]
     document: Mapping[str, Any]
+
+    @property
+    def source(self) -> Path:
+        return self.annotations
 
 
 def read_coco(annotations: Path, images: Path) -> CocoSet:
@@ -145,19 +146,6 @@ def require_masks(data: CocoSet) -> CocoSet:
             without[0],
         )
     return masked
-
-
-def check_categories(data: CocoSet, categories: Sequence[Category]) -> None:
-    """Refuse a data set whose categories are not those that a model was trained on."""
-    if data.categories == tuple(categories):
-        return
-    theirs = {category.name: category.id for category in data.categories}
-    ours = {category.name: category.id for category in categories}
-    odd = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
-    raise InputError(
-        f"{data.annotations} has {len(theirs)} categories, the model {len(ours)}; they differ in "
-        f"{', '.join(odd[:5])}{' …' if len(odd) > 5 else ''} (name or id)"
-    )
 
 
 def _by_id(category: Category) -> int:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -45,6 +46,18 @@ def _check_whole(path: Path) -> None:
             image.load()
     except Exception as error:  # Pillow raises many types for a damaged file
         raise InputError(f"image {path} is cut short or damaged ({error}); replace the file") from error
+
+
+def list_files(folder: Path) -> list[Path]:
+    """Return the files in a folder and in the folders below it, links followed, in order of path; none that is hidden.
+
+    Paths are relative to the folder.
+    """
+    found = []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        folders[:] = [name for name in folders if not name.startswith(".")]
+        found += [Path(place, name).relative_to(folder) for name in names if not name.startswith(".")]
+    return sorted(found)
 
 
 def find_images(paths: Sequence[Path]) -> list[Path]:

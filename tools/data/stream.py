@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import signal
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from functools import lru_cache
 from typing import Any
 
@@ -13,67 +13,55 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from ...backbones import InputError
-from ...backbones.errors import unknown
-from .coco import Image
+from .sets import Array, Sample
 from .transforms import Transform
 
-Sample = tuple[Tensor, dict[str, Tensor]]
-
-# What a model may learn from, by the name it has in targets.
-TARGETS: dict[str, Callable[[Image], np.ndarray[Any, np.dtype[Any]]]] = {
-    "boxes": lambda image: image.boxes,
-    "labels": lambda image: image.labels,
-    "masks": Image.masks,
-}
+Loaded = tuple[Tensor, dict[str, Tensor]]  # pixels (3, H, W) uint8, and targets
 
 
-class TrainingStream(Dataset[Sample | InputError]):
+class TrainingStream(Dataset[Loaded | InputError]):
     """Endless shuffled passes over the images; position `i` gives the same sample whichever process asks for it.
 
-    target_keys: what the targets hold beside `image_id`: `boxes`, `labels`, `masks` (for images that have them).
+    target_keys: what the targets hold beside `image_id`, of what the images' data set has.
     """
 
     def __init__(
         self,
-        images: Sequence[Image],
+        images: Sequence[Sample],
         transform: Transform,
         seed: int,
         *,
         target_keys: Sequence[str] = ("boxes", "labels"),
     ) -> None:
-        for key in target_keys:
-            if key not in TARGETS:
-                raise unknown("target", key, TARGETS)
         self.images = images
         self.transform = transform
         self.seed = seed
         self.target_keys = tuple(target_keys)
 
-    def __getitem__(self, position: int) -> Sample | InputError:
+    def __getitem__(self, position: int) -> Loaded | InputError:
         image = self.images[shuffled(self.seed, position, len(self.images))]
         sample_seed = int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
         try:
-            objects = {key: TARGETS[key](image) for key in self.target_keys}
-            pixels, objects = self.transform(image.read(), objects, sample_seed)
+            pixels, targets = self.transform(image.read(), image.targets(self.target_keys), sample_seed)
         except InputError as error:
             return error
-        target = {key: torch.from_numpy(np.ascontiguousarray(value)) for key, value in objects.items()}
-        return _pixels(pixels), {**target, "image_id": torch.tensor(image.id)}
+        return _load(pixels, targets, image)
 
 
-class EvaluationImages(Dataset[Sample | InputError]):
-    """Every image once, in order, as it is stored, with its id."""
+class EvaluationImages(Dataset[Loaded | InputError]):
+    """Every image once, in order, as it is stored, with its `image_id` and the targets of `keys`."""
 
-    def __init__(self, images: Sequence[Image]) -> None:
+    def __init__(self, images: Sequence[Sample], keys: Sequence[str] = ()) -> None:
         self.images = images
+        self.keys = tuple(keys)
 
     def __len__(self) -> int:
         return len(self.images)
 
-    def __getitem__(self, index: int) -> Sample | InputError:
+    def __getitem__(self, index: int) -> Loaded | InputError:
         image = self.images[index]
         try:
-            return _pixels(image.read()), {"image_id": torch.tensor(image.id)}
+            return _load(image.read(), image.targets(self.keys), image)
         except InputError as error:
             return error
 
@@ -89,28 +77,34 @@ def _order(seed: int, lap: int, count: int) -> np.ndarray[Any, np.dtype[np.int64
     return np.random.default_rng([seed, lap]).permutation(count)
 
 
-def _pixels(pixels: np.ndarray[Any, np.dtype[np.uint8]]) -> Tensor:
-    """(H, W, 3) -> (3, H, W), uint8."""
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))
+def _load(pixels: Array, targets: Mapping[str, Array], image: Sample) -> Loaded:
+    """Pixels (H, W, 3) -> (3, H, W), and targets as tensors with the image's id."""
+    tensors = {key: torch.from_numpy(np.asarray(value, order="C")) for key, value in targets.items()}
+    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), {
+        **tensors,
+        "image_id": torch.tensor(image.id),
+    }
 
 
 def training_batches(
     stream: TrainingStream, batch_size: int, start: int, stop: int, workers: int
-) -> Iterator[list[Sample]]:
+) -> Iterator[list[Loaded]]:
     """Yield the batches of the steps from `start` to `stop`; a sample that cannot be read raises its InputError."""
     positions = [range(step * batch_size, (step + 1) * batch_size) for step in range(start, stop)]
-    return _load(stream, positions, workers)
+    return _batches(stream, positions, workers)
 
 
-def evaluation_batches(images: Sequence[Image], batch_size: int, workers: int) -> Iterator[list[Sample]]:
-    """Yield all images in order, in batches; the last may be smaller."""
+def evaluation_batches(
+    images: Sequence[Sample], batch_size: int, workers: int, keys: Sequence[str] = ()
+) -> Iterator[list[Loaded]]:
+    """Yield all images in order, in batches, with the targets of `keys`; the last batch may be smaller."""
     positions = [range(i, min(i + batch_size, len(images))) for i in range(0, len(images), batch_size)]
-    return _load(EvaluationImages(images), positions, workers)
+    return _batches(EvaluationImages(images, keys), positions, workers)
 
 
-def _load(
-    dataset: Dataset[Sample | InputError], positions: Sequence[Sequence[int]], workers: int
-) -> Iterator[list[Sample]]:
+def _batches(
+    dataset: Dataset[Loaded | InputError], positions: Sequence[Sequence[int]], workers: int
+) -> Iterator[list[Loaded]]:
     loader: DataLoader[Any] = DataLoader(
         dataset,
         batch_sampler=positions,  # type: ignore[arg-type]  # any iterable of lists of positions will do

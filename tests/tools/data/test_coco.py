@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 
 import vertebra
-from vertebra.tools.data.coco import Category, check_categories, first_images, read_coco, require_masks, with_masks
+from vertebra.tools.data.coco import first_images, read_coco, require_masks, with_masks
+from vertebra.tools.data.sets import Category, check_categories
 
 
 def read(folder: Path) -> Any:

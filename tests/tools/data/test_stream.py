@@ -71,9 +71,23 @@ def test_a_sample_with_masks_does_not_depend_on_what_was_asked_before(masked: Tr
     assert same([batch[0] for batch in training_batches(masked, 1, 2, 6, 1)], [masked[i] for i in range(2, 6)])
 
 
-def test_an_unknown_target_is_named(stream: TrainingStream) -> None:
-    with pytest.raises(vertebra.InputError, match=r"unknown target 'mask'\. Did you mean 'masks'"):
-        TrainingStream(stream.images, stream.transform, 0, target_keys=("boxes", "mask"))
+def test_a_target_that_the_data_set_lacks_is_named(stream: TrainingStream) -> None:
+    other = TrainingStream(stream.images, stream.transform, 0, target_keys=("boxes", "semantic"))
+    message = r"learns from 'semantic', which this data set does not have: it has boxes, labels, masks; choose"
+    with pytest.raises(vertebra.InputError, match=message):
+        next(training_batches(other, 2, 0, 1, 0))
+    with pytest.raises(vertebra.InputError, match=message):
+        next(evaluation_batches(stream.images, 2, 0, ("semantic",)))
+
+
+def test_evaluation_gives_targets_as_they_are_stored(shapes: Path) -> None:
+    data = read_coco(shapes / "annotations" / "train.json", shapes / "train")
+    for batch in evaluation_batches(data.images, 3, 0, ("boxes",)):
+        for pixels, target in batch:
+            (image,) = [image for image in data.images if image.id == int(target["image_id"])]
+            assert set(target) == {"boxes", "image_id"}
+            assert target["boxes"].tolist() == image.boxes.tolist()
+            assert pixels.shape == (3, image.height, image.width)
 
 
 @pytest.mark.parametrize("workers", [0, 1, 2])

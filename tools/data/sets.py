@@ -1,0 +1,92 @@
+"""What every data set is to the tools: categories, and images with what there is to learn from them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+
+from ...backbones import InputError
+
+Array = np.ndarray[Any, np.dtype[Any]]
+
+# The value of pixels in `semantic` that are neither learnt from nor counted.
+IGNORE = 255
+
+
+@dataclass(frozen=True)
+class Category:
+    """A category as its data set has it; inside, its label follows from its position in the list of categories."""
+
+    id: int
+    name: str
+
+
+class Sample(Protocol):
+    """One image of a data set. Reading it, or its targets, raises an InputError where the files are not sound."""
+
+    @property
+    def id(self) -> int: ...
+
+    @property
+    def path(self) -> Path: ...
+
+    def read(self) -> Array:
+        """Return the pixels, uint8 RGB (height, width, 3)."""
+        ...
+
+    def targets(self, keys: Sequence[str]) -> dict[str, Array]:
+        """Return what a model learns from, by the names it has in targets, in pixels of the image as it is read.
+
+        The arrays are the caller's own.
+        """
+        ...
+
+
+class DataSet(Protocol):
+    """A split of a data set. `source` is the file or folder that it was read from, for messages."""
+
+    @property
+    def source(self) -> Path: ...
+
+    @property
+    def categories(self) -> tuple[Category, ...]: ...
+
+    @property
+    def images(self) -> Sequence[Sample]: ...
+
+
+@dataclass(frozen=True)
+class ImageSet:
+    """A data set that is no more than its categories and images."""
+
+    source: Path
+    categories: tuple[Category, ...]
+    images: tuple[Sample, ...]
+
+
+def check_categories(data: DataSet, categories: Sequence[Category]) -> None:
+    """Refuse a data set whose categories are not those that a model was trained on."""
+    if data.categories == tuple(categories):
+        return
+    theirs = {category.name: category.id for category in data.categories}
+    ours = {category.name: category.id for category in categories}
+    odd = sorted(name for name in theirs.keys() | ours.keys() if theirs.get(name) != ours.get(name))
+    raise InputError(
+        f"{data.source} has {len(theirs)} categories, the model {len(ours)}; they differ in "
+        f"{', '.join(odd[:5])}{' …' if len(odd) > 5 else ''} (name or id)"
+    )
+
+
+def pick_targets(known: Mapping[str, Callable[[], Array]], keys: Sequence[str]) -> dict[str, Array]:
+    """Return the targets of these keys, each made only when asked for; one that the data set lacks is an InputError."""
+    for key in keys:
+        if key not in known:
+            raise InputError(
+                f"the model learns from {key!r}, which this data set does not have: it has {', '.join(known)}; "
+                "choose a head for these, or another data set"
+            )
+    return {key: known[key]() for key in keys}

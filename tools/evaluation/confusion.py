@@ -1,0 +1,40 @@
+"""Counts of what was found for what is true, over a data set and over the processes that share it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+
+from ...backbones import InputError
+
+
+def check_names(names: Sequence[str]) -> tuple[str, ...]:
+    """Return the names of classes as a tuple; an InputError where there are none, or one is there twice."""
+    twice = sorted({name for name in names if list(names).count(name) > 1})
+    if twice or not names:
+        came = f"{', '.join(map(repr, twice))} twice" if names else "no names of classes"
+        raise InputError(f"{came} came; an evaluation needs one name for each class, no two alike")
+    return tuple(names)
+
+
+def confusion(truth: Tensor, found: Tensor, classes: int, counted: Tensor) -> Tensor:
+    """Return (classes, classes), int64: how often the class of the row is true and that of the column was found.
+
+    truth, found: integers of one shape, in 0..classes-1 where `counted` (bool, of that shape) holds.
+    """
+    # One bin more, for what is not counted: picking out the counted values takes seven times as long.
+    bins = torch.where(counted, truth * classes + found, classes * classes)
+    counts = torch.bincount(bins.flatten(), minlength=classes * classes + 1)
+    return counts[:-1].reshape(classes, classes)
+
+
+def summed(counts: Tensor) -> Tensor:
+    """Return the sum over the processes of torch.distributed; the same where there is only this one."""
+    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
+        return counts
+    device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
+    total = counts.to(device, copy=True)
+    torch.distributed.all_reduce(total)
+    return total.to(counts.device)
