@@ -1,4 +1,4 @@
-"""From settings to objects: the user's own modules, the data set, the model, the device."""
+"""From settings to objects: the user's own modules, the model, the device."""
 
 from __future__ import annotations
 
@@ -11,13 +11,11 @@ from dataclasses import fields, replace
 from pathlib import Path
 
 import torch
+from torch import nn
 
 from ..backbones import InputError
 from ..heads import create_model
-from ..heads.detector import Detector
-from .config import Config, Data
-from .data.coco import CocoSet, first_images, read_coco
-from .data.shapes import cached_shapes
+from .config import Config
 
 
 def recorded_imports(imports: Sequence[str]) -> tuple[str, ...]:
@@ -64,25 +62,8 @@ def _import_error(name: str, error: Exception) -> InputError:
     return InputError(f"importing {name} failed at {last.filename}:{last.lineno}: {type(error).__name__}: {error}")
 
 
-def open_split(data: Data, name: str) -> CocoSet:
-    """Open the `train` or `val` split of a data set; a generated one is generated first."""
-    if data.shapes is not None:
-        root = cached_shapes(data.shapes)
-        images, annotations = root / name, root / "annotations" / f"{name}.json"
-    else:
-        split = getattr(data, name)
-        if not split.images or not split.annotations:
-            raise InputError(f"the data set names no data.{name}.images and data.{name}.annotations")
-        root = Path(data.root or ".")
-        if not root.is_dir():
-            raise InputError(f"no data set at {root}; say where it is with --data-root")
-        images, annotations = root / split.images, root / split.annotations
-    found = read_coco(annotations, images)
-    return found if data.limit is None else first_images(found, data.limit)
-
-
-def build_model(config: Config, num_classes: int, *, weights: str | None = None) -> Detector:
-    """Build the model of a run, with `num_classes` counting the background; `weights` is for its backbone.
+def build_model(config: Config, categories: int, *, weights: str | None = None) -> nn.Module:
+    """Build the model of a run for data of so many categories; `weights` is for its backbone.
 
     Masks come out as RLE: dense ones of a hundred objects take gigabytes on a large image.
     """
@@ -91,7 +72,7 @@ def build_model(config: Config, num_classes: int, *, weights: str | None = None)
     return create_model(
         replace(config.head, mask_format="rle") if has_masks else config.head,
         backbone=config.choices.backbone,
-        num_classes=num_classes,
+        num_classes=categories + config.head.model.first_label,
         output_stride=backbone.output_stride,
         norm=backbone.norm,
         frozen_stages=backbone.frozen_stages,

@@ -10,12 +10,13 @@ import typer
 
 # Absolute, as in all entry files: `python tools/train.py` runs them outside the package.
 from vertebra.tools import benchmark, catalogue, datasets
+from vertebra.tools.curves import curves
 from vertebra.tools.evaluate import evaluate
 from vertebra.tools.predict import predict
 from vertebra.tools.train import train
 
 app = typer.Typer(
-    help="Detection on any backbone: train on COCO, evaluate with COCO's metrics, predict.",
+    help="Detection, segmentation and classification on any backbone: train, evaluate, predict.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -23,6 +24,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(curves)
 app.add_typer(catalogue.app, name="backbones")
 app.add_typer(datasets.app, name="data")
 app.add_typer(benchmark.app, name="benchmark")

@@ -53,24 +53,65 @@ class BackboneSettings:
 
 @dataclass(frozen=True)
 class Split:
-    """A folder of images and its annotations; relative paths are taken from `data.root`."""
+    """A folder of images, and what goes with it; relative paths are taken from `data.root`.
+
+    `annotations` is a file in COCO's instance format, `labels` a folder of label PNGs; with neither, `images` has a
+    folder for each class. `listed` is a file with the names of the images to take (VOC's `ImageSets`). Of images with
+    annotations that are learnt pixel by pixel, those whose objects cover less than `least_area` pixels are left out.
+    """
 
     images: str = ""
     annotations: str = ""
+    labels: str = ""
+    listed: str = ""
+    least_area: int = 0
+
+
+@dataclass(frozen=True)
+class Labels:
+    """What label PNGs mean, and how objects become labels.
+
+    The classes are `names`, or those of a file with a name in each line, `names_file`. A pixel of class i has the value
+    `values[i]` (by default i) in an index PNG, the colour `palette[i]` in a colour PNG; `ignore` and `ignore_colours`
+    are no class. `format` is a known kind of PNGs instead: voc, cityscapes, coco_stuff or coco_stuffthings; for COCO's
+    the names are read from its annotation files, `names_from`. `image_suffix` and `label_suffix` are what the names of
+    a pair do not share. Objects in COCO's format are drawn into labels: those of `names`, or of all categories, after a
+    class for the background; `overlaps` says what becomes of pixels of several: smaller (they go to the smallest) or
+    ignore.
+    """
+
+    names: tuple[str, ...] = ()
+    names_file: str = ""
+    names_from: tuple[str, ...] = ()
+    values: tuple[int, ...] = ()
+    palette: tuple[tuple[int, int, int], ...] = ()
+    ignore: tuple[int, ...] = (255,)
+    ignore_colours: tuple[tuple[int, int, int], ...] = ()
+    format: str = ""
+    image_suffix: str = ""
+    label_suffix: str = ""
+    overlaps: str = "smaller"
 
 
 @dataclass(frozen=True)
 class Data:
-    """Where the data set is. With `shapes` it is generated, and the rest stays empty.
+    """Where the data set is. With `shapes` it is generated, and the rest stays empty; `cifar` is cifar10 or cifar100.
 
-    `limit` keeps only the first images of each split, for a quick look or an overfitting test.
+    `limit` keeps only the first images of each split, for a quick look or an overfitting test. `held_out` is how many
+    of CIFAR's training images are kept for validation; with 0 the test images are. `margin` widens the crops of objects
+    that a classifier learns from, as a share of their sides.
     """
 
     root: str | None = None
     train: Split = Split()
     val: Split = Split()
+    test: Split = Split()
     limit: int | None = None
+    labels: Labels = Labels()
+    margin: float = 0.1
     shapes: Shapes | None = None
+    cifar: str | None = None
+    held_out: int = 5000
 
 
 @dataclass(frozen=True)
@@ -78,7 +119,7 @@ class Schedule:
     """How long to train, and the learning rate over time as a factor of `optim.lr`.
 
     Linear warm-up from `warmup_factor` over `warmup_steps`, then `multistep` (times `gamma` at each of `milestones`, in
-    epochs) or `cosine` (to zero at the end).
+    epochs), `cosine` (to zero at the end) or `poly` (the share of the schedule that is left, to the power `power`).
     """
 
     epochs: float = 12
@@ -87,16 +128,18 @@ class Schedule:
     decay: str = "multistep"
     milestones: tuple[float, ...] = (8, 11)
     gamma: float = 0.1
+    power: float = 0.9
 
 
 @dataclass(frozen=True)
 class Optim:
-    """The optimiser, `sgd` (with `momentum`) or `adamw`; `clip_norm` bounds the norm of the gradient."""
+    """The optimiser, `sgd` (with `momentum`, or `nesterov`'s) or `adamw`; `clip_norm` bounds the gradient's norm."""
 
     name: str = "sgd"
     batch_size: int = 16
     lr: float = 0.02
     momentum: float = 0.9
+    nesterov: bool = False
     weight_decay: float = 1e-4
     clip_norm: float | None = None
 
@@ -138,6 +181,8 @@ class Config:
             "engine.workers": (self.engine.workers, 0),
             "engine.log_every": (self.engine.log_every, 1),
             "engine.checkpoint_every": (self.engine.checkpoint_every, 1),
+            "data.held_out": (self.data.held_out, 0),
+            "data.margin": (self.data.margin, 0),
             "engine.pictures": (self.engine.pictures, 0),
             "data.limit": (1 if self.data.limit is None else self.data.limit, 1),
             "transforms.short": (self.transforms.short, 32),

@@ -7,6 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vertebra.tools.curves import smoothed
+
 if TYPE_CHECKING:
     from vertebra.tools.gradients import Batch
 
@@ -106,21 +108,15 @@ def degradation(
     console.print(f"pictures and numbers are in {output}", highlight=False)
 
 
-def smoothed(losses: list[float]) -> list[float]:
-    """Return at each step the mean over the last tenth of all steps, or what there is of it."""
-    width = max(1, len(losses) // 10)
-    windows = (losses[max(0, end - width) : end] for end in range(1, len(losses) + 1))
-    return [sum(window) / len(window) for window in windows]
-
-
 def _pictures(data: Path | None, seed: int, most: int) -> tuple[Batch, int]:
     """Return the training pictures with their labels, and the number of classes; no more than needed are generated."""
+    from vertebra.tools.data.cifar import KINDS
     from vertebra.tools.data.shapes import SHAPES
-    from vertebra.tools.gradients import CIFAR10_CLASSES, read_cifar10, shape_pictures
+    from vertebra.tools.gradients import cifar_pictures, shape_pictures
 
     if data is None:
         return shape_pictures(min(PICTURES, max(PROBE, most)), seed), len(SHAPES)
-    return read_cifar10(data), CIFAR10_CLASSES
+    return cifar_pictures(data), KINDS["cifar10"].classes
 
 
 def _extremes(norms: Norms) -> dict[str, float]:

@@ -1,58 +1,118 @@
-"""`vertebra evaluate`: measure a run with COCO's metrics."""
+"""`vertebra evaluate`: measure a run, or the predictions of any program."""
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vertebra.tools.options import Checkpoint, DataRoot, Imports, Overrides
 
+if TYPE_CHECKING:
+    from rich.console import Console
+
 
 def evaluate(
-    run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
+    run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run.")] = None,
     data: Annotated[
         str | None, typer.Option(metavar="NAME|FILE.yaml", help="Another data set with the same categories.")
     ] = None,
     data_root: DataRoot = None,
-    split: Annotated[str, typer.Option(help="Split to evaluate on: val or train.")] = "val",
+    split: Annotated[str, typer.Option(help="Split to evaluate on: val, train or test.")] = "val",
     checkpoint: Checkpoint = None,
     overrides: Overrides = [],  # noqa: B006
     imports: Imports = [],  # noqa: B006
     output: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Where to write; by default under the run's folder.")
     ] = None,
+    predictions: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Instead of a run: label PNGs that a program predicted.")
+    ] = None,
+    labels: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The true label PNGs of --predictions, by the same names.")
+    ] = None,
+    names: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Names of the classes of --labels, one in each line.")
+    ] = None,
 ) -> None:
-    """Evaluate a run on held-out images; print COCO's twelve numbers.
+    """Evaluate a run on held-out images, or label PNGs against label PNGs.
 
-    Writes metrics.json, predictions.json (COCO results, with the data set's own ids) and pictures.
+    Of detectors COCO's twelve numbers are printed, of segmenters mean IoU and more by class, of classifiers top-1 and
+    top-5 accuracy. The folder gets metrics.json and pictures, of detectors predictions.json in COCO's results format,
+    of the others the confusion matrix.
     """
     from rich.console import Console
 
     from vertebra.backbones import InputError
-    from vertebra.tools.build import open_split, pick_device
-    from vertebra.tools.data.coco import check_categories
-    from vertebra.tools.evaluation.coco import evaluate as detect_all
-    from vertebra.tools.evaluation.report import write_evaluation
-    from vertebra.tools.run import open_run, trained_model
 
-    if split not in ("train", "val"):
-        raise InputError(f"--split {split!r}; it can be val or train")
+    console = Console()
+    if predictions is not None or labels is not None:
+        given = {"a run": run, "--data": data, "--data-root": data_root, "--checkpoint": checkpoint}
+        extra = [name for name, value in given.items() if value is not None]
+        if predictions is None or labels is None or extra:
+            with_it = f"; {', '.join(extra)} cannot go with them" if extra else ""
+            raise InputError(f"--predictions DIR and --labels DIR go together, without a run{with_it}")
+        _compare(predictions, labels, names, output, console)
+    elif run is None:
+        raise InputError("name the folder of a run, or --predictions DIR and --labels DIR")
+    else:
+        _measure(run, data, data_root, split, checkpoint, overrides, imports, output, console)
+
+
+def _measure(
+    folder: Path,
+    data: str | None,
+    data_root: str | None,
+    split: str,
+    checkpoint: Path | None,
+    overrides: Sequence[str],
+    imports: Sequence[str],
+    output: Path | None,
+    console: Console,
+) -> None:
+    from vertebra.tools.build import pick_device
+    from vertebra.tools.data.sets import check_categories
+    from vertebra.tools.evaluation.measure import Trial, measure
+    from vertebra.tools.run import open_run, trained_model
+    from vertebra.tools.sources import open_split
+
     root = [f"data.root={Path(data_root).resolve()}"] if data_root else []
-    opened = open_run(run, [*root, *overrides], imports, data)
-    device = pick_device(opened.config.engine.device)
-    found = open_split(opened.config.data, split)
+    opened = open_run(folder, [*root, *overrides], imports, data)
+    settings = opened.config.engine
+    device = pick_device(settings.device)
+    found = open_split(opened.config.data, split, opened.config.head.model.target_keys)
     model, categories = trained_model(opened, checkpoint)
     check_categories(found, categories)
-    console = Console()
-    workers = opened.config.engine.workers
-    evaluator = detect_all(model.to(device), found, categories, device=device, workers=workers, console=console)
     name = "-".join(["evaluation", *([Path(data).stem] if data else []), *([split] if split != "val" else [])])
-    folder = output or run / name
-    _, summary = write_evaluation(folder, evaluator, found, opened.config.engine.pictures)
+    trial = Trial(
+        model.to(device),
+        found,
+        categories,
+        output or folder / name,
+        pictures=settings.pictures,
+        device=device,
+        workers=settings.workers,
+        console=console,
+    )
+    _, summary = measure(trial)
     console.print(summary, highlight=False)
-    console.print(f"metrics, results and pictures are in {folder}", highlight=False)
+    console.print(f"metrics, results and pictures are in {trial.folder}", highlight=False)
+
+
+def _compare(predictions: Path, labels: Path, names: Path | None, output: Path | None, console: Console) -> None:
+    import json
+
+    from vertebra.tools.data.formats import read_names
+    from vertebra.tools.evaluation.label_folders import evaluate_label_folders
+
+    metrics, summary = evaluate_label_folders(predictions, labels, None if names is None else read_names(names))
+    console.print(summary, highlight=False)
+    if output is not None:
+        output.mkdir(parents=True, exist_ok=True)
+        (output / "metrics.json").write_text(json.dumps({**metrics, "summary": summary}, indent=2) + "\n")
+        console.print(f"metrics are in {output}", highlight=False)
 
 
 if __name__ == "__main__":

@@ -11,7 +11,7 @@ from ..backbones import load_named
 from ..backbones.weights import Source, class_layers, is_path, load_source
 from ..heads.records import UNUSED, open_source
 from .config import Config
-from .data.coco import Category
+from .data.sets import Category
 
 
 def start_from(model: nn.Module, weights: str, config: Config, categories: Sequence[Category]) -> str:

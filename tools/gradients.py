@@ -11,14 +11,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from ..backbones import Backbone, InputError, Trunk
+from ..backbones import Backbone, Trunk
 from ..backbones.stage import Stage
+from .data.cifar import read_cifar
 from .data.shapes import SHAPES, Shapes, draw_image
 
 Batch = tuple[Tensor, Tensor]
-
-CIFAR10_CLASSES = 10
-CIFAR10_RECORD = 1 + 3 * 32 * 32  # a label, then the red, green and blue planes
 
 # --- pictures ------------------------------------------------------------------------------------------------------
 
@@ -46,21 +44,12 @@ def shape_pictures(count: int, seed: int, side: int = 32) -> Batch:
     return torch.from_numpy(images).permute(0, 3, 1, 2).float() / 255, labels
 
 
-def read_cifar10(folder: Path) -> Batch:
-    """Return the training pictures (N, 3, 32, 32), float in [0, 1], and labels of CIFAR-10's binary version."""
-    paths = sorted(folder.glob("data_batch_*.bin"))
-    if not paths:
-        raise InputError(f"no data_batch_*.bin in {folder}; it takes the unpacked binary version of CIFAR-10")
-    records = []
-    for path in paths:
-        content = np.fromfile(path, np.uint8)
-        if not len(content) or len(content) % CIFAR10_RECORD:
-            raise InputError(f"{path} has {len(content)} bytes, not a multiple of {CIFAR10_RECORD}; is it cut short?")
-        records.append(content.reshape(-1, CIFAR10_RECORD))
-        if records[-1][:, 0].max() >= CIFAR10_CLASSES:
-            raise InputError(f"{path} has labels above {CIFAR10_CLASSES - 1}; is it CIFAR-10's binary version?")
-    found = torch.from_numpy(np.concatenate(records))
-    return found[:, 1:].reshape(-1, 3, 32, 32).float().div_(255), found[:, 0].long()
+def cifar_pictures(folder: Path) -> Batch:
+    """Return the training pictures (50000, 3, 32, 32), float in [0, 1], and labels of CIFAR-10's binary version."""
+    found = read_cifar(folder, "train", kind="cifar10", held_out=0).images
+    pixels = torch.from_numpy(np.stack([image.read() for image in found]))
+    labels = torch.tensor([int(image.targets(("label",))["label"]) for image in found])
+    return pixels.permute(0, 3, 1, 2).float().div_(255), labels
 
 
 def shuffled(images: Tensor, labels: Tensor, *, steps: int, size: int, seed: int) -> Iterator[Batch]:

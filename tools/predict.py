@@ -1,4 +1,4 @@
-"""`vertebra predict`: detect the objects in images."""
+"""`vertebra predict`: what a model finds in images."""
 
 from __future__ import annotations
 
@@ -14,65 +14,61 @@ def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
     images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Images, or folders of images.")],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where to write; made if need be.")] = Path("predictions"),
-    score: Annotated[float, typer.Option(min=0, max=1, help="Leave out detections with a lower score.")] = 0.5,
+    score: Annotated[
+        float | None, typer.Option(min=0, max=1, help="Leave out detections with a lower score; by default 0.5.")
+    ] = None,
+    top: Annotated[
+        int | None, typer.Option(min=1, help="So many classes of each image, of a classifier; by default 5.")
+    ] = None,
     checkpoint: Checkpoint = None,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     imports: Imports = [],  # noqa: B006
 ) -> None:
-    """Detect the objects in images: a picture of each with boxes, names, scores and masks, and one predictions.json.
+    """Find the objects in images, label their pixels, or name their class, as the run's model does.
 
-    predictions.json is in COCO's results format, with the category ids of the training data; images are numbered from 1
-    in the order given, and each record has its `file_name` too. Images are turned as their EXIF data says. One that
-    cannot be read is left out, and the exit status is then 2.
+    Detectors: a picture of each image with boxes, names, scores and masks, and one predictions.json in COCO's results
+    format, with the category ids of the training data; images are numbered from 1 in the order given, and each record
+    has its `file_name` too. Segmenters: of each image a label PNG with the ids of the training data and an overlay with
+    a legend, and areas.csv with the pixels of each class. Classifiers: classes.csv with the likeliest classes.
+
+    Images are turned as their EXIF data says. One that cannot be read is left out, and the exit status is then 2.
     """
-    import json
-
     from rich.console import Console
     from rich.progress import track
 
     from vertebra.backbones import InputError
     from vertebra.tools.data.images import find_images
-    from vertebra.tools.draw import draw_boxes, draw_masks, enlarge, write_picture
-    from vertebra.tools.evaluation.coco import coco_results
-    from vertebra.tools.predictor import Predictor, above, as_tensor
+    from vertebra.tools.findings import FINDINGS, Findings
+    from vertebra.tools.predictor import Predictor, as_tensor
 
     console = Console()
     files = find_images(images)
     predictor = Predictor(run, checkpoint=checkpoint, device=device, imports=imports)
-    results: list[dict[str, object]] = []
+    findings: Findings = FINDINGS[predictor.model.target_keys[0]](output, predictor.categories, score, top)
     failures: list[InputError] = []
-    pairs = list(zip(files, picture_names(files), strict=True))
-    shown = track(pairs, "predicting", console=console, disable=not console.is_terminal)
-    for number, (path, name) in enumerate(shown, start=1):
+    pairs = list(zip(files, own_names(files), strict=True))
+    for path, name in track(pairs, "predicting", console=console, disable=not console.is_terminal):
         try:
             image = as_tensor(path)
         except InputError as error:
             failures.append(error)
             continue
-        found = above(predictor(image), score)
-        results += [{**r, "file_name": str(path)} for r in coco_results(number, found, predictor.categories)]
-        labels = found["labels"].tolist()
-        texts = [f"{name} {value:.2f}" for name, value in zip(found["names"], found["scores"].tolist(), strict=True)]
-        large, scale = enlarge(image)
         output.mkdir(parents=True, exist_ok=True)
-        picture = draw_masks(large, found.get("masks", []), labels)
-        write_picture(output / name, draw_boxes(picture, found["boxes"] * scale, labels, texts))
+        findings.add(path, name, image, predictor(image))
     if len(failures) < len(files):
-        (output / "predictions.json").write_text(json.dumps(results))
-        count = len(files) - len(failures)
-        console.print(f"{len(results)} objects in {count} images; pictures and results in {output}", highlight=False)
+        console.print(f"{findings.finish()} in {output}", highlight=False)
     if failures:
         raise InputError(f"{len(failures)} of {len(files)} images were left out; the first: {failures[0]}")
 
 
-def picture_names(files: list[Path]) -> list[str]:
-    """Return a file name for the picture of each image; equal ones are numbered."""
+def own_names(files: list[Path]) -> list[str]:
+    """Return a name for the files of each image, without suffix; equal ones are numbered."""
     names: list[str] = []
     for path in files:
-        name, number = f"{path.stem}.jpg", 1
+        name, number = path.stem, 1
         while name in names:
             number += 1
-            name = f"{path.stem}-{number}.jpg"
+            name = f"{path.stem}-{number}"
         names.append(name)
     return names
 

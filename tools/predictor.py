@@ -1,4 +1,4 @@
-"""A trained run as a function from an image to its detections."""
+"""A trained run as a function from an image to what is found in it."""
 
 from __future__ import annotations
 
@@ -19,13 +19,16 @@ from .run import open_run, trained_model
 
 
 class Predictor:
-    """Detects the objects in images with the model of a run.
+    """Finds in images what the model of a run finds.
 
     Call it with a path, an array (height, width, 3), uint8 RGB, or a tensor (3, height, width), float in [0, 1] or
-    uint8. It returns `boxes` (N, 4) xyxy in pixels, `labels` (N,) from 1, `scores` (N,), best first, on the CPU, and
-    `names`, a list; a model with masks also gives `masks`, a list of COCO RLE (`pycocotools.mask.decode` makes an array
-    of one). Files are turned as their EXIF data says. `categories` are those of the training data, in the order of the
-    labels.
+    uint8. Files are turned as their EXIF data says. `categories` are those of the training data, in the order of the
+    labels. What it returns is on the CPU:
+
+    - of a detector `boxes` (N, 4) xyxy in pixels, `labels` (N,) from 1, `scores` (N,), best first, and `names`, a list;
+      of one with masks also `masks`, a list of COCO RLE (`pycocotools.mask.decode` makes an array of one);
+    - of a segmenter `semantic` (height, width), the position in `categories` of each pixel's class;
+    - of a classifier `label`, the position in `categories` of the likeliest, its `name`, and the `scores` of all.
     """
 
     def __init__(
@@ -39,13 +42,18 @@ class Predictor:
         opened = open_run(Path(run), imports=imports)
         self.device = pick_device(device)
         model, self.categories = trained_model(opened, None if checkpoint is None else Path(checkpoint))
-        self.model = model.to(self.device)
+        self.model: Any = model.to(self.device)
 
     @torch.inference_mode()
     def __call__(self, image: str | os.PathLike[str] | np.ndarray[Any, Any] | Tensor) -> dict[str, Any]:
         (output,) = self.model([as_tensor(image).to(self.device)])
         found = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in output.items()}
-        return {**found, "names": [self.categories[label - 1].name for label in found["labels"].tolist()]}
+        names = [category.name for category in self.categories]
+        if "labels" in found:
+            found["names"] = [names[label - 1] for label in found["labels"].tolist()]
+        if "label" in found:
+            found["name"] = names[int(found["label"])]
+        return found
 
 
 def above(found: Mapping[str, Any], score: float) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from ..backbones import InputError, load_weights
 from ..backbones.weights import RUN_CHECKPOINT
 from .build import build_model, import_modules
 from .config import Config, read_config
-from .data.coco import Category
+from .data.sets import Category
 from .engine.checkpoint import read_checkpoint
 
 
@@ -67,7 +67,7 @@ def trained_model(run: Run, checkpoint: Path | None = None) -> tuple[nn.Module, 
         raise InputError(f"no checkpoint at {path}; has the run been trained?")
     content = read_checkpoint(path)
     categories = tuple(Category(int(id), str(name)) for id, name in content["categories"])
-    model = build_model(run.config, len(categories) + 1)
+    model = build_model(run.config, len(categories))
     try:
         load_weights(model, content)
     except InputError as error:

@@ -11,19 +11,19 @@ from rich.console import Console
 
 from ..backbones import InputError, load_weights
 from ..backbones.weights import recorded_norm_eps, recorded_preprocessing
-from .build import build_model, import_modules, open_split, pick_device
+from .build import build_model, import_modules, pick_device
 from .config import Config
-from .data.coco import check_categories, require_masks
+from .data.sets import check_categories
 from .data.stream import TrainingStream, training_batches
 from .data.transforms import Transform
 from .engine.checkpoint import read_checkpoint, save_checkpoint
 from .engine.log import RunLog, Terminal
 from .engine.loop import StepReport, train
 from .engine.optimisation import learning_rate, make_optimiser
-from .evaluation.coco import evaluate
-from .evaluation.report import write_evaluation
+from .evaluation.measure import Trial, measure
 from .finetune import start_from
 from .run import Run
+from .sources import open_split
 
 
 class Interrupted(Exception):
@@ -38,19 +38,17 @@ class Session:
         self.run = run
         self.console = console
         self.device = pick_device(config.engine.device)
-        self.data = open_split(config.data, "train")
-        self.held_out = open_split(config.data, "val")
+        keys = config.head.model.target_keys
+        self.data = open_split(config.data, "train", keys)
+        self.held_out = open_split(config.data, "val", keys)
         check_categories(self.held_out, self.data.categories)
         self.steps_per_epoch = len(self.data.images) / config.optim.batch_size
         self.total = max(1, round(config.schedule.epochs * self.steps_per_epoch))
         self.rate = learning_rate(config.schedule, config.optim, self.steps_per_epoch)
         torch.manual_seed(config.engine.seed)
-        self.model = build_model(config, len(self.data.categories) + 1).to(self.device)
-        if "masks" in self.model.target_keys:
-            self.data = require_masks(self.data)
-            require_masks(self.held_out)  # else their lack would show after the training
+        self.model = build_model(config, len(self.data.categories)).to(self.device)
         self.stream = TrainingStream(
-            self.data.images, Transform(config.transforms), config.engine.seed, target_keys=self.model.target_keys
+            self.data.images, Transform(config.transforms), config.engine.seed, target_keys=keys
         )
         self.optimiser = make_optimiser(self.model, config.optim)
         self.step = 0
@@ -65,7 +63,7 @@ class Session:
         content = read_checkpoint(self.run.checkpoint)
         if content["categories"] != self._categories():
             raise InputError(
-                f"{self.data.annotations} has other categories than {self.run.folder} was trained on; "
+                f"{self.data.source} has other categories than {self.run.folder} was trained on; "
                 "a run is continued on the data that it began with"
             )
         load_weights(self.model, content)
@@ -141,15 +139,17 @@ class Session:
         return [[category.id, category.name] for category in self.data.categories]
 
     def _evaluate(self, log: RunLog, pictures: int) -> None:
-        evaluator = evaluate(
+        trial = Trial(
             self.model,
             self.held_out,
             self.data.categories,
+            self.run.folder / "evaluation",
+            pictures=pictures,
             device=self.device,
             workers=self.run.config.engine.workers,
             console=self.console,
         )
-        metrics, summary = write_evaluation(self.run.folder / "evaluation", evaluator, self.held_out, pictures)
+        metrics, summary = measure(trial)
         self.console.print(summary, highlight=False)
         log.write(self.step, metrics)
 

@@ -14,13 +14,17 @@ def train(
     run_file: Annotated[
         str | None, typer.Argument(metavar="[RUN_FILE]", help="A run file by path, or by its name under configs/runs.")
     ] = None,
-    head: Annotated[str | None, typer.Option(help="Head: faster_rcnn.")] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(help="faster_rcnn, mask_rcnn (each also _v2, _dc5), deeplabv3, deeplabv3plus or classifier."),
+    ] = None,
     backbone: Annotated[str | None, typer.Option(help="Backbone, see `vertebra backbones list`.")] = None,
     data: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE.yaml", help="Data set: coco, shapes, or yours.")
+        str | None,
+        typer.Option(metavar="NAME|FILE.yaml", help="coco, voc, cityscapes, imagefolder, cifar10, shapes, … or yours."),
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE.yaml", help="Schedule: 1x, smoke, or yours.")
+        str | None, typer.Option(metavar="NAME|FILE.yaml", help="1x, imagenet_90ep, cifar_200ep, smoke, … or yours.")
     ] = None,
     data_root: DataRoot = None,
     weights: Annotated[
@@ -41,8 +45,8 @@ def train(
 ) -> None:
     """Train a model, and evaluate it on the held-out images.
 
-    The run's folder gets the resolved settings, a checkpoint, logs (JSON lines and TensorBoard), the metrics, the
-    detections as COCO results, and pictures.
+    The run's folder gets the resolved settings, a checkpoint, logs (JSON lines and TensorBoard), the metrics, what was
+    found, and pictures.
     """
     from rich.console import Console
 

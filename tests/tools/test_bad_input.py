@@ -118,7 +118,8 @@ def test_a_checkpoint_of_another_model(cli: Command, workplace: Path, arguments:
         refused(cli(*command, "--checkpoint", "other.pt"), "other.pt is not the checkpoint of a run")
         refused(cli(*command, "--checkpoint", "absent.pt"), "no checkpoint at absent.pt")
     assert not (workplace / "predictions").exists()
-    refused(cli("evaluate", one, "--split", "test"), "--split 'test'; it can be val or train")
+    refused(cli("evaluate", one, "--split", "test"), "no split 'test': it names no data.test.images")
+    refused(cli("evaluate", one, "--split", "vall"), "unknown split 'vall'. Did you mean 'val'?")
     refused(cli("predict", one, "absent.jpg"), "no image or folder at absent.jpg")
 
 

@@ -15,12 +15,11 @@ from vertebra.backbones import FeatureInfo, Step, Trunk, create_backbone
 from vertebra.backbones.contract import Preprocessing
 from vertebra.backbones.stage import Stage, conv_norm_relu
 from vertebra.tools.data.shapes import SHAPES
-from vertebra.tools.degradation import smoothed
 from vertebra.tools.gradients import (
     PooledClassifier,
     block_weights,
+    cifar_pictures,
     gradient_norms,
-    read_cifar10,
     shape_pictures,
     shuffled,
     train,
@@ -70,13 +69,14 @@ def test_shuffled_batches_show_each_picture_once_an_epoch_in_the_order_of_the_se
 
 
 def test_cifar10_is_read_as_planes_with_the_label_in_front(tmp_path: Path) -> None:
-    pictures = torch.randint(0, 256, (2, 3, 32, 32), dtype=torch.uint8)
-    for i, label in enumerate((7, 2)):
-        (tmp_path / f"data_batch_{i + 1}.bin").write_bytes(bytes([label]) + pictures[i].numpy().tobytes())
+    pictures = torch.randint(0, 256, (5, 3, 32, 32), dtype=torch.uint8)
+    (tmp_path / "batches.meta.txt").write_text("\n".join("abcdefghij"))
     (tmp_path / "test_batch.bin").write_bytes(b"not for training")
-    images, labels = read_cifar10(tmp_path)
+    for i, label in enumerate((7, 2, 0, 9, 1)):
+        (tmp_path / f"data_batch_{i + 1}.bin").write_bytes(bytes([label]) + pictures[i].numpy().tobytes())
+    images, labels = cifar_pictures(tmp_path)
     torch.testing.assert_close(images, pictures.float() / 255)
-    assert labels.tolist() == [7, 2]
+    assert labels.tolist() == [7, 2, 0, 9, 1]
 
 
 def test_gradient_norms_are_those_of_autograd_and_leave_the_model_alone() -> None:
@@ -144,11 +144,6 @@ def test_the_first_step_is_that_of_sgd() -> None:
     torch.testing.assert_close(weight.detach(), old - 0.1 * (slope + 1e-4 * old))
 
 
-def test_the_smoothed_loss_is_the_mean_over_a_tenth() -> None:
-    assert smoothed([3.0]) == [3.0]
-    assert smoothed([float(i) for i in range(20)])[:3] == [0.0, 0.5, 1.5]
-
-
 # --- the command ---------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +191,7 @@ def test_the_command_leaves_a_log_two_pictures_and_a_summary(command: Command, t
         (["--steps", 0], ["steps=0", "at least 1"]),
         (["--batch-size", 1], ["batch_size=1"]),
         (["--lr", 0], ["lr=0"]),
-        (["--data", "/nowhere"], ["no data_batch_*.bin in /nowhere"]),
+        (["--data", "/nowhere"], ["/nowhere lacks data_batch_1.bin"]),
         (["--device", "cuda:99"], ["'cuda:99' is not on this machine"]),
     ],
 )
@@ -212,10 +207,13 @@ def test_the_command_leaves_a_full_folder_alone(command: Command, tmp_path: Path
 
 
 @pytest.mark.parametrize(
-    ("content", "part"), [(b"\x01" * 3072, "3072 bytes"), (b"", "0 bytes"), (b"\x0a" + bytes(3072), "labels above 9")]
+    ("content", "part"),
+    [(b"\x01" * 3072, "3072 bytes"), (b"", "0 bytes"), (b"\x0a" + bytes(3072), "has class 10")],
 )
 def test_the_command_refuses_what_is_no_cifar10(command: Command, tmp_path: Path, content: bytes, part: str) -> None:
-    (tmp_path / "data_batch_1.bin").write_bytes(content)
+    (tmp_path / "batches.meta.txt").write_text("\n".join("abcdefghij"))
+    for i in range(1, 6):
+        (tmp_path / f"data_batch_{i}.bin").write_bytes(content)
     refused(command("--output", tmp_path / "out", "--data", tmp_path, *SHORT), "data_batch_1.bin", part)
 
 

@@ -29,7 +29,7 @@ Groups = list[dict[str, Any]]
 
 
 def _sgd(groups: Groups, settings: Optim) -> torch.optim.Optimizer:
-    return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, fused=True)
+    return torch.optim.SGD(groups, settings.lr, momentum=settings.momentum, nesterov=settings.nesterov, fused=True)
 
 
 def _adamw(groups: Groups, settings: Optim) -> torch.optim.Optimizer:
@@ -61,4 +61,8 @@ def _cosine(settings: Schedule, epoch: float) -> float:
     return 0.5 * (1 + math.cos(math.pi * min(1.0, epoch / settings.epochs)))
 
 
-DECAYS: dict[str, Callable[[Schedule, float], float]] = {"multistep": _multistep, "cosine": _cosine}
+def _poly(settings: Schedule, epoch: float) -> float:
+    return float((1 - min(1.0, epoch / settings.epochs)) ** settings.power)
+
+
+DECAYS: dict[str, Callable[[Schedule, float], float]] = {"multistep": _multistep, "cosine": _cosine, "poly": _poly}

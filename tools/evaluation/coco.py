@@ -9,14 +9,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
-import torch
-from rich.console import Console
-from rich.progress import track
-from torch import nn
 
-from ..data.coco import Category, CocoSet
 from ..data.masks import encode, read_segmentation, rle_of
-from ..data.stream import evaluation_batches
+from ..data.sets import Category
 
 log = logging.getLogger("vertebra")
 
@@ -139,26 +134,3 @@ def coco_results(image_id: int, output: Mapping[str, Any], categories: Sequence[
     if "masks" not in output:
         return results
     return [{**r, "segmentation": rle} for r, rle in zip(results, encode(output["masks"]), strict=True)]
-
-
-@torch.inference_mode()
-def evaluate(
-    model: nn.Module,
-    data: CocoSet,
-    categories: Sequence[Category],
-    *,
-    device: torch.device,
-    workers: int,
-    console: Console,
-) -> CocoEvaluator:
-    """Run a detector over a data set, one image at a time, and return the evaluator with its detections.
-
-    In a batch the padding of one image would depend on the others, and its detections with it.
-    """
-    evaluator = CocoEvaluator(data.document, categories)
-    model.eval()
-    batches = evaluation_batches(data.images, 1, workers)
-    for batch in track(batches, "evaluating", len(data.images), console=console, disable=not console.is_terminal):
-        outputs = model([image.to(device) for image, _ in batch])
-        evaluator.update([int(target["image_id"]) for _, target in batch], outputs)
-    return evaluator

@@ -25,6 +25,21 @@ def test_cosine_with_warmup() -> None:
     assert {step: rate(step) for step in expected} == pytest.approx(expected)
 
 
+def test_poly() -> None:
+    rate = learning_rate(Schedule(epochs=4, warmup_steps=0, decay="poly", power=0.5), Optim(lr=0.2), steps_per_epoch=10)
+    expected = {0: 0.2, 30: 0.1, 40: 0.0, 41: 0.0}  # a quarter is left at 30, and its root is a half
+    assert {step: rate(step) for step in expected} == pytest.approx(expected)
+
+
+def test_nesterov_is_given_to_sgd() -> None:
+    with torch.no_grad():
+        parameter = nn.Parameter(torch.zeros(1))
+    optimiser = make_optimiser(nn.ParameterList([parameter]), Optim(lr=1, momentum=0.5, nesterov=True))
+    parameter.grad = torch.ones(1)
+    optimiser.step()
+    assert float(parameter.detach()) == pytest.approx(-1.5)  # g + momentum * g; without it g
+
+
 def test_unknown_names() -> None:
     with pytest.raises(vertebra.InputError, match=r"unknown optim\.name 'adam'\. Did you mean 'adamw'"):
         make_optimiser(nn.Linear(1, 1), Optim("adam"))
