@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from .tools.evaluation.classification import ClassificationEvaluator
     from .tools.evaluation.coco import CocoEvaluator
     from .tools.evaluation.semantic import SemanticEvaluator
+    from .tools.memory import keep_freed_memory
     from .tools.predictor import Predictor
 
 __version__ = "0.1.0"
@@ -48,6 +49,7 @@ _HOME = {
     "CocoEvaluator": ".tools.evaluation.coco",
     "SemanticEvaluator": ".tools.evaluation.semantic",
     "Predictor": ".tools.predictor",
+    "keep_freed_memory": ".tools.memory",
 }
 
 __all__ = [
@@ -65,6 +67,7 @@ __all__ = [
     "create_model",
     "create_pyramid",
     "head_row",
+    "keep_freed_memory",
     "list_backbones",
     "list_heads",
     "load_weights",

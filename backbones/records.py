@@ -54,7 +54,8 @@ class WeightsRecord:
     def _failure(self, reason: str) -> InputError:
         line = " ".join(reason.split())[:300].rstrip(".")
         return InputError(
-            f"{self.url} cannot be fetched: {line}; download it elsewhere and give the file with weights=PATH"
+            f"{self.url} cannot be fetched: {line}; download it elsewhere and give the file as the weights "
+            "(`--weights FILE`)"
         )
 
 
@@ -77,7 +78,9 @@ def public_records(name: str) -> tuple[WeightsRecord, ...]:
 def find_record(name: str, tag: str, records: Sequence[WeightsRecord]) -> WeightsRecord:
     """Return the record with this tag; the tag `imagenet` is the first that was trained on ImageNet-1k alone."""
     if not records:
-        raise InputError(f"no public weights for {name!r}; train from scratch, or give a file with weights=PATH")
+        raise InputError(
+            f"no public weights for {name!r}; train from scratch, or give a file as the weights (`--weights FILE`)"
+        )
     tags = [record.tag for record in records]
     if tag in tags:
         return records[tags.index(tag)]

@@ -20,11 +20,20 @@ def group() -> None:  # keeps the verb's name while there is one only
 
 @app.command()
 def heads(
-    head: Annotated[str, typer.Option(help="faster_rcnn or mask_rcnn.")] = "faster_rcnn",
-    backbone: Annotated[str, typer.Option(help="A ResNet, ResNeXt or Wide ResNet of torchvision's.")] = "resnet50",
+    head: Annotated[
+        str, typer.Option(help="faster_rcnn, mask_rcnn, one of these with _v2, or deeplabv3.")
+    ] = "faster_rcnn",
+    backbone: Annotated[
+        str,
+        typer.Option(
+            help="A ResNet, ResNeXt or Wide ResNet of torchvision's; with _v2 resnet50, with deeplabv3 resnet101 too."
+        ),
+    ] = "resnet50",
     size: Annotated[str, typer.Option(metavar="HxW", help="Size of the images in pixels.")] = "480x640",
     batch_size: Annotated[int, typer.Option(help="Images in a step.")] = 2,
-    objects: Annotated[int, typer.Option(help="Objects found in an image at most; there are more.")] = 100,
+    objects: Annotated[
+        int, typer.Option(help="Objects that a detector finds in an image at most; there are more.")
+    ] = 100,
     what: Annotated[
         str | None,
         typer.Option(metavar="STEP,…", help="Of train, inference, rle (detection to run lengths); all by default."),
@@ -36,10 +45,16 @@ def heads(
     device: Annotated[str, typer.Option(help="cpu, cuda, cuda:1, mps, or auto.")] = "auto",
     output: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures here too.")] = None,
 ) -> None:
-    """Measure a detector beside torchvision's: same weights, images and targets, taking turns in one process.
+    """Measure a model beside torchvision's: same weights, images and targets, taking turns in one process.
 
-    Torchvision comes twice: as it ships (float32, its own memory layout), and with what the last row has too. Weights
-    are random, scaled so that there are detections; norms are frozen, all other layers train.
+    Torchvision comes twice: as it ships (float32, its own memory layout), and with what the last row has too; on the
+    CPU also that memory of large tensors is kept (`vertebra.keep_freed_memory`, as `train` does). Weights are random,
+    scaled so that there are detections, and all train. The norms of faster_rcnn and mask_rcnn are frozen; those of the
+    others are plain batch norms, which in training take the statistics of the batch.
+
+    deeplabv3 has its auxiliary head, whose loss counts half; torchvision's runs it in inference too. A step takes the
+    list of images, and in inference ends with a class for each pixel. Agreement is the share of pixels that have the
+    class of the row above; with random weights, rounding to bfloat16 changes many.
     """
     import json
     from dataclasses import asdict
@@ -49,8 +64,10 @@ def heads(
     from vertebra.tools import speed
     from vertebra.tools.build import pick_device
     from vertebra.tools.engine.checkpoint import versions
+    from vertebra.tools.peers import peer_of
 
-    steps = what.split(",") if what else speed.steps_of(head)
+    peer = peer_of(head)
+    steps = what.split(",") if what else peer.steps
     place = pick_device(device)
     case = speed.Case(head, backbone, _size(size), batch_size, objects, dtype, compiled, place, steps, repeats)
     console = Console(highlight=False)
@@ -60,9 +77,9 @@ def heads(
         console.print(_heading(about))
         rows = []
         for timings in speed.measure(case):
-            rows += [_row(timing, timings[0]) for timing in timings]
+            rows += [_row(timing, timings[0], peer.column) for timing in timings]
             console.print(f"{timings[0].step}: measured", style="dim")
-    console.print(_table(rows))
+    console.print(_table(rows, peer.column))
     if output:
         output.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
 
@@ -76,7 +93,7 @@ def _size(text: str) -> tuple[int, int]:
     return int(height), int(width)
 
 
-def _row(timing: Timing, first: Timing) -> dict[str, Any]:
+def _row(timing: Timing, first: Timing, column: str) -> dict[str, Any]:
     return {
         "step": timing.step,
         "name": timing.name,
@@ -84,7 +101,7 @@ def _row(timing: Timing, first: Timing) -> dict[str, Any]:
         "min": min(timing.seconds),
         "max": max(timing.seconds),
         "ratio": first.median / timing.median,
-        "detections": timing.detections,
+        column: timing.found,
         "seconds": timing.seconds,
     }
 
@@ -98,12 +115,12 @@ def _heading(about: dict[str, Any]) -> str:
     )
 
 
-def _table(rows: list[dict[str, Any]]) -> Any:
+def _table(rows: list[dict[str, Any]], found: str) -> Any:
     from rich.table import Table
 
     table = Table(box=None, header_style="bold", pad_edge=False, caption_justify="left")
     table.caption = f"seconds of {len(rows[0]['seconds'])} runs; ratio: the first's median to this one's"
-    for column in ("step", "model", "median", "min", "max", "ratio", "objects"):
+    for column in ("step", "model", "median", "min", "max", "ratio", found):
         table.add_column(column, justify="left" if column in ("step", "model") else "right")
     for i, row in enumerate(rows):
         new = i == 0 or rows[i - 1]["step"] != row["step"]
@@ -113,7 +130,7 @@ def _table(rows: list[dict[str, Any]]) -> Any:
             row["name"],
             *(f"{row[key]:.3f}" for key in ("median", "min", "max")),
             f"{row['ratio']:.2f}",
-            "" if row["detections"] is None else f"{row['detections']:g}",
+            "" if row[found] is None else f"{row[found]:g}",
             end_section=last,
         )
     return table

@@ -1,4 +1,4 @@
-"""`vertebra evaluate`: measure a run, or the predictions of any program."""
+"""`vertebra evaluate`: measure a run, a public model, or the predictions of any program."""
 
 from __future__ import annotations
 
@@ -12,10 +12,18 @@ from vertebra.tools.options import Checkpoint, DataRoot, Imports, Overrides
 
 if TYPE_CHECKING:
     from rich.console import Console
+    from torch import nn
+
+    from vertebra.tools.config import Config
+    from vertebra.tools.data.sets import Category
 
 
 def evaluate(
     run: Annotated[Path | None, typer.Argument(metavar="[RUN]", help="Folder of a run.")] = None,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="torchvision/MODEL", help="Instead of a run: a public model; by default on COCO."),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="NAME|FILE.yaml", help="Another data set with the same categories.")
     ] = None,
@@ -37,7 +45,7 @@ def evaluate(
         Path | None, typer.Option(metavar="FILE", help="Names of the classes of --labels, one in each line.")
     ] = None,
 ) -> None:
-    """Evaluate a run on held-out images, or label PNGs against label PNGs.
+    """Evaluate a run or a public model on held-out images, or label PNGs against label PNGs.
 
     Of detectors COCO's twelve numbers are printed, of segmenters mean IoU and more by class, of classifiers top-1 and
     top-5 accuracy. The folder gets metrics.json and pictures, of detectors predictions.json in COCO's results format,
@@ -49,48 +57,54 @@ def evaluate(
 
     console = Console()
     if predictions is not None or labels is not None:
-        given = {"a run": run, "--data": data, "--data-root": data_root, "--checkpoint": checkpoint}
+        given = {
+            "a run": run, "--weights": weights, "--data": data, "--data-root": data_root, "--checkpoint": checkpoint,
+        }  # fmt: skip
         extra = [name for name, value in given.items() if value is not None]
         if predictions is None or labels is None or extra:
             with_it = f"; {', '.join(extra)} cannot go with them" if extra else ""
             raise InputError(f"--predictions DIR and --labels DIR go together, without a run{with_it}")
         _compare(predictions, labels, names, output, console)
-    elif run is None:
-        raise InputError("name the folder of a run, or --predictions DIR and --labels DIR")
+        return
+    from vertebra.tools.published import published_model
+    from vertebra.tools.run import open_run, trained_model
+
+    overrides = [*([f"data.root={Path(data_root).resolve()}"] if data_root else []), *overrides]
+    if run is not None and weights is None:
+        opened = open_run(run, overrides, imports, data)
+        config, (model, categories) = opened.config, trained_model(opened, checkpoint)
+        folder = run
+    elif weights is not None and run is None and checkpoint is None:
+        config, model, categories = published_model(weights, data or "coco", overrides, imports)
+        folder = Path("runs") / weights.replace("/", "-")
     else:
-        _measure(run, data, data_root, split, checkpoint, overrides, imports, output, console)
+        raise InputError(
+            "name either the folder of a run, or --weights torchvision/MODEL, or --predictions DIR and --labels DIR"
+        )
+    name = "-".join(["evaluation", *([Path(data).stem] if data else []), *([split] if split != "val" else [])])
+    _measure(config, model, categories, split, output or folder / name, console)
 
 
 def _measure(
-    folder: Path,
-    data: str | None,
-    data_root: str | None,
-    split: str,
-    checkpoint: Path | None,
-    overrides: Sequence[str],
-    imports: Sequence[str],
-    output: Path | None,
-    console: Console,
+    config: Config, model: nn.Module, categories: Sequence[Category], split: str, folder: Path, console: Console
 ) -> None:
     from vertebra.tools.build import pick_device
     from vertebra.tools.data.sets import check_categories
     from vertebra.tools.evaluation.measure import Trial, measure
-    from vertebra.tools.run import open_run, trained_model
+    from vertebra.tools.memory import keep_freed_memory
     from vertebra.tools.sources import open_split
 
-    root = [f"data.root={Path(data_root).resolve()}"] if data_root else []
-    opened = open_run(folder, [*root, *overrides], imports, data)
-    settings = opened.config.engine
+    settings = config.engine
     device = pick_device(settings.device)
-    found = open_split(opened.config.data, split, opened.config.head.model.target_keys)
-    model, categories = trained_model(opened, checkpoint)
+    if device.type == "cpu":
+        keep_freed_memory()
+    found = open_split(config.data, split, config.head.model.target_keys)
     check_categories(found, categories)
-    name = "-".join(["evaluation", *([Path(data).stem] if data else []), *([split] if split != "val" else [])])
     trial = Trial(
         model.to(device),
         found,
         categories,
-        output or folder / name,
+        folder,
         pictures=settings.pictures,
         device=device,
         workers=settings.workers,

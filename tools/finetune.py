@@ -26,7 +26,7 @@ def start_from(model: nn.Module, weights: str, config: Config, categories: Seque
     source = open_source(weights)
     ours = tuple((category.id, category.name) for category in categories)
     if source.categories not in (None, ours):
-        source = _without_unused(source, class_layers(model))
+        source = without_unused(source, class_layers(model))
     reason = _other_classes(model, source, ours)
     report = load_source(model, source, reset_classes=reason is not None)
     line = f"{report.counts()}, from {weights}"
@@ -56,7 +56,7 @@ def _of_classes(source: Source, layers: tuple[str, ...]) -> list[str]:
     return [key for key in source.state if key.startswith(layers)]
 
 
-def _without_unused(source: Source, layers: tuple[str, ...]) -> Source:
+def without_unused(source: Source, layers: tuple[str, ...]) -> Source:
     """Return the source without the rows of labels that no category has, in tensors with a row or more for each label.
 
     So that torchvision's weights for the ids of COCO, 1 to 90, fit the labels of our data, 1 to 80.

@@ -39,11 +39,14 @@ def predict(
     from vertebra.backbones import InputError
     from vertebra.tools.data.images import find_images
     from vertebra.tools.findings import FINDINGS, Findings
+    from vertebra.tools.memory import keep_freed_memory
     from vertebra.tools.predictor import Predictor, as_tensor
 
     console = Console()
     files = find_images(images)
     predictor = Predictor(run, checkpoint=checkpoint, device=device, imports=imports)
+    if predictor.device.type == "cpu":
+        keep_freed_memory()
     findings: Findings = FINDINGS[predictor.model.target_keys[0]](output, predictor.categories, score, top)
     failures: list[InputError] = []
     pairs = list(zip(files, own_names(files), strict=True))

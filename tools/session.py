@@ -22,6 +22,7 @@ from .engine.loop import StepReport, train
 from .engine.optimisation import learning_rate, make_optimiser
 from .evaluation.measure import Trial, measure
 from .finetune import start_from
+from .memory import keep_freed_memory
 from .run import Run
 from .sources import open_split
 
@@ -38,6 +39,8 @@ class Session:
         self.run = run
         self.console = console
         self.device = pick_device(config.engine.device)
+        if self.device.type == "cpu":
+            keep_freed_memory()
         keys = config.head.model.target_keys
         self.data = open_split(config.data, "train", keys)
         self.held_out = open_split(config.data, "val", keys)

@@ -112,7 +112,7 @@ def message(record: WeightsRecord) -> str:
         record.fetch()
     text = str(caught.value)
     assert text.startswith(f"{record.url} cannot be fetched: ")
-    assert text.endswith("; download it elsewhere and give the file with weights=PATH")
+    assert text.endswith("; download it elsewhere and give the file as the weights (`--weights FILE`)")
     assert "\n" not in text
     return text
 
@@ -385,7 +385,7 @@ def test_names_without_public_weights(name: str) -> None:
     with pytest.raises(InputError) as caught:
         find_record(name, "imagenet", ())
     assert str(caught.value) == (
-        f"no public weights for {name!r}; train from scratch, or give a file with weights=PATH"
+        f"no public weights for {name!r}; train from scratch, or give a file as the weights (`--weights FILE`)"
     )
 
 

@@ -9,8 +9,9 @@ from typing import Any
 import pytest
 import torch
 from pycocotools import mask as coco_mask
+from torch import nn
 
-from vertebra.tools import speed
+from vertebra.tools import peers, speed, speed_steps
 
 Command = Callable[..., Any]
 
@@ -23,12 +24,14 @@ def case(**changes: Any) -> speed.Case:
     return speed.Case(**{**settings, **changes})
 
 
-def test_all_contestants_find_the_same() -> None:
-    images = speed.make_images(case())
-    torchvisions, tuned, ours = speed.contestants(case(), images)
-    expected = speed.rle(torchvisions, images)()
+@pytest.mark.parametrize(("head", "backbone"), [("mask_rcnn", "resnet18"), ("mask_rcnn_v2", "resnet50")])
+def test_all_contestants_find_the_same(head: str, backbone: str) -> None:
+    tiny = case(head=head, backbone=backbone)
+    images = speed.make_images(tiny)
+    torchvisions, tuned, ours = speed.contestants(tiny, images)
+    expected = speed_steps.rle(torchvisions, images)()
     for contestant in (tuned, ours):
-        for one, found in zip(expected, speed.rle(contestant, images)(), strict=True):
+        for one, found in zip(expected, speed_steps.rle(contestant, images)(), strict=True):
             assert len(found["boxes"]) == 3
             assert torch.equal(found["labels"], one["labels"])
             torch.testing.assert_close(found["boxes"], one["boxes"], rtol=1e-3, atol=1e-2)
@@ -36,16 +39,48 @@ def test_all_contestants_find_the_same() -> None:
             assert same.mean() > 0.999  # but for pixels that lie at the threshold
 
 
+def test_all_contestants_segment_and_learn_the_same() -> None:
+    """Of images that no stride divides. In training without dropout, which draws for each model anew."""
+    tiny = case(head="deeplabv3", backbone="resnet50", size=(40, 72))
+    images, targets = speed.make_images(tiny), speed.make_targets(tiny)
+    models = speed.contestants(tiny, images)
+    first, *others = [speed_steps.inference(contestant, images)() for contestant in models]
+    assert len(first[0]["semantic"].unique()) > 2
+    for found in others:
+        for one, expected in zip(found, first, strict=True):
+            assert (one["semantic"].shape, one["semantic"].dtype) == ((40, 72), torch.uint8)
+            assert (one["semantic"] == expected["semantic"]).float().mean() > 0.99
+
+    losses = []
+    for contestant in models:
+        model = contestant.model.train()
+        for module in model.modules():
+            if isinstance(module, nn.Dropout):
+                module.eval()
+        losses.append(torch.stack(list(model(images, targets).values())).detach())
+    assert losses[0].shape == (2,)  # of the classifier and of the auxiliary one
+    for found_losses in losses[1:]:
+        torch.testing.assert_close(found_losses, losses[0], rtol=1e-3, atol=1e-4)
+
+
 def test_targets_are_valid() -> None:
     """Boxes with area inside the image, each with a mask that touches its sides, to the pixel."""
     for target in speed.make_targets(case(size=(200, 300))):
-        assert len(target["boxes"]) == speed.OBJECTS
+        assert len(target["boxes"]) == peers.OBJECTS
         assert bool((target["boxes"] >= 0).all() & (target["boxes"] <= torch.tensor([300, 200, 300, 200])).all())
-        assert bool((target["labels"] >= 1).all() & (target["labels"] < speed.CLASSES).all())
+        assert bool((target["labels"] >= 1).all() & (target["labels"] < 91).all())
         for mask, box in zip(target["masks"], target["boxes"], strict=True):
             x, y = mask.any(0).nonzero(), mask.any(1).nonzero()
             around = torch.stack((x.min(), y.min(), x.max() + 1, y.max() + 1))
             assert float((around - box).abs().max()) < 2
+
+
+def test_pixels_to_segment_are_of_all_classes_and_some_of_none() -> None:
+    targets = speed.make_targets(case(head="deeplabv3", backbone="resnet50", size=(500, 700)))
+    for target in targets:
+        assert (target["semantic"].shape, target["semantic"].dtype) == ((500, 700), torch.uint8)
+        assert target["semantic"].unique().tolist() == [*range(21), 255]
+    assert not torch.equal(targets[0]["semantic"], targets[1]["semantic"])
 
 
 def test_the_figures_are_complete(cli: Command, tmp_path: Path) -> None:
@@ -73,6 +108,18 @@ def test_the_figures_are_complete(cli: Command, tmp_path: Path) -> None:
     assert max(map(len, done.out.splitlines())) <= 100
 
 
+def test_the_figures_of_a_segmenter(cli: Command, tmp_path: Path) -> None:
+    file = tmp_path / "figures.json"
+    done = cli(
+        "benchmark", "heads", "--head", "deeplabv3", "--size", "40x40", "--batch-size", 1, "--what", "inference",
+        "--repeats", 1, "--threads", 1, "--device", "cpu", "--json", file,
+    )  # fmt: skip
+    assert done.status == 0, done.err
+    assert [row["agreement"] for row in json.loads(file.read_text())["rows"]] == [1] + [pytest.approx(1, abs=0.02)] * 2
+    assert "agreement" in done.out
+    assert max(map(len, done.out.splitlines())) <= 100
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_names_say_how_the_last_two_run(dtype: str) -> None:
     tiny = case(head="faster_rcnn", dtype=dtype, compiled=True)
@@ -91,7 +138,10 @@ def test_names_say_how_the_last_two_run(dtype: str) -> None:
         (("--what", "rle"), "unknown step of faster_rcnn 'rle'. Known: inference, train."),
         (("--what", "train,inferense"), "Did you mean 'inference'?"),
         (("--head", "mask_rcn"), "Did you mean 'mask_rcnn'?"),
-        (("--backbone", "densenet121"), "unknown backbone with a peer in torchvision 'densenet121'"),
+        (("--backbone", "densenet121"), "unknown backbone of torchvision's faster_rcnn 'densenet121'"),
+        (("--head", "deeplabv3", "--backbone", "resnet18"), "Known: resnet101, resnet50."),
+        (("--head", "deeplabv3", "--what", "rle"), "unknown step of deeplabv3 'rle'. Known: inference, train."),
+        (("--head", "deeplabv3", "--batch-size", 1), "deeplabv3 trains on 2 images or more: give more, or leave out"),
         (("--dtype", "float16"), "unknown dtype 'float16'"),
         (("--size", "640"), "--size '640'; it is HxW, such as 480x640"),
         (("--repeats", 0), "'repeats': 0}: each must be at least 1"),

@@ -7,6 +7,7 @@ import pytest
 
 import vertebra
 from vertebra.tools.config import Config, compose, read_config
+from vertebra.tools.engine.optimisation import learning_rate
 
 
 def settings(overrides: tuple[str, ...] = (), run_file: str | None = None, **choices: str) -> Config:
@@ -66,6 +67,17 @@ def test_another_data_set_takes_the_place_of_a_runs_own(tmp_path: Path) -> None:
 def test_every_run_file_composes(run: Path) -> None:
     assert isinstance(settings(run_file=run.stem), Config)
     assert settings(run_file=run.stem) == settings(run_file=str(run))
+
+
+@pytest.mark.parametrize(
+    "schedule", sorted((Path(__file__).parents[2] / "configs" / "schedules").glob("*.yaml")), ids=lambda p: p.stem
+)
+def test_every_schedule_composes(schedule: Path) -> None:
+    config = settings(schedule=schedule.stem)
+    assert learning_rate(config.schedule, config.optim, steps_per_epoch=100)(0) <= config.optim.lr
+    assert all(0 < milestone < config.schedule.epochs for milestone in config.schedule.milestones) or (
+        config.schedule.decay != "multistep"
+    )
 
 
 @pytest.mark.parametrize(

@@ -68,7 +68,7 @@ def test_label_pngs_without_a_model(cli: Any, tmp_path: Path) -> None:
     assert metrics["IoU"] == pytest.approx({"sky": 2 / 3, "road": 1 / 2})
     assert metrics["semantic"]["mIoU"] == pytest.approx(7 / 12)
     for wrong, message in (
-        (["evaluate"], "name the folder of a run, or --predictions DIR and --labels DIR"),
+        (["evaluate"], "name either the folder of a run, or --weights torchvision/MODEL, or --predictions DIR"),
         (compare[:3], "--predictions DIR and --labels DIR go together"),
         ([*compare, "--data", "shapes"], "--data cannot go with them"),
     ):
@@ -107,3 +107,35 @@ def test_a_classifier_and_what_it_is_for(cli: Any, workplace: Path, shapes: Path
     )
     assert done.status == 0, done.err
     assert "2 dropped" in done.out.replace("\n", " ")  # head.weight and head.bias
+
+
+def test_a_public_segmenter_is_measured(cli: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As torchvision's own model scores, by the share of pixels on which it agrees with made-up labels."""
+    import torch
+    from torchvision.models.segmentation import deeplabv3_resnet50
+    from torchvision.transforms.functional import normalize
+
+    torch.manual_seed(0)
+    reference = deeplabv3_resnet50(weights=None, weights_backbone=None, num_classes=21, aux_loss=True).eval()
+    monkeypatch.setattr("vertebra.backbones.WeightsRecord.fetch", lambda self: reference.state_dict())
+    random = np.random.default_rng(0)
+    pixels, labels = random.integers(0, 256, (64, 96, 3), np.uint8), random.integers(0, 21, (64, 96), np.uint8)
+    for folder, content in (("images", pixels), ("labels", labels)):
+        (tmp_path / folder).mkdir()
+        Image.fromarray(content).save(tmp_path / folder / "a.png")
+    (tmp_path / "mine.yaml").write_text(
+        "data: {root: ., val: {images: images, labels: labels}, labels: {format: voc}}\n"
+        "transforms: {short: 64, longest: 96, crop: [64, 64]}\n"
+    )
+    evaluate = ["evaluate", "--weights", "torchvision/deeplabv3_resnet50", "--data", tmp_path / "mine.yaml"]
+    done = cli(*evaluate, "--output", tmp_path / "out", "--set", "engine.workers=0", "--set", "engine.device=cpu")
+    assert done.status == 0, done.err
+    image = torch.from_numpy(pixels).permute(2, 0, 1) / 255
+    with torch.no_grad():
+        found = reference(normalize(image, (0.485, 0.456, 0.406), (0.229, 0.224, 0.225))[None])["out"][0].argmax(dim=0)
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    agreement = float((found.numpy() == labels).mean())
+    assert metrics["semantic"]["pixel_accuracy"] == pytest.approx(agreement, abs=2e-3)  # a tie of float32 or two
+    refused = cli("evaluate", "--weights", "torchvision/deeplabv3_resnet5O", "--data", "shapes")
+    assert refused.status == 2
+    assert "Did you mean 'torchvision/deeplabv3_resnet50'?" in refused.err

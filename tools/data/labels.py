@@ -109,16 +109,26 @@ def _listed(coding: Coding, *, ignored: bool) -> str:
 
 
 def _read_codes(path: Path, coding: Coding) -> Array:
+    if not coding.coloured:
+        return read_values(path)
+    wide = _open(path, "RGB")[0].astype(np.int32)
+    return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], np.int32)
+
+
+def read_values(path: Path) -> Array:
+    """Return the values of an index PNG, greyscale or with a palette, as they are stored: (height, width), integers."""
+    pixels, mode = _open(path)
+    if pixels.ndim != 2:
+        raise InputError(f"labels {path} are {mode}, with colours; give the data set's palette, or index PNGs")
+    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels
+
+
+def _open(path: Path, mode: str | None = None) -> tuple[Array, str]:
+    """Return the pixels, turned into that mode of Pillow's, and the mode that they are stored in."""
     from PIL import Image
 
     try:
         with Image.open(path) as image:
-            mode, pixels = image.mode, np.asarray(image.convert("RGB") if coding.coloured else image)
+            return np.asarray(image.convert(mode) if mode else image), image.mode
     except Exception as error:  # Pillow raises many types for a damaged file
         raise InputError(f"labels {path} cannot be read ({error}); replace the file") from error
-    if coding.coloured:
-        wide = pixels.astype(np.int32)
-        return np.asarray(wide[..., 0] << 16 | wide[..., 1] << 8 | wide[..., 2], np.int32)
-    if pixels.ndim != 2:
-        raise InputError(f"labels {path} are {mode}, with colours; give the data set's palette, or index PNGs")
-    return pixels.astype(np.uint8) if pixels.dtype == bool else pixels

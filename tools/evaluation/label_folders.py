@@ -9,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from ...backbones import InputError
+from ..data.labels import read_values
 from .semantic import SemanticEvaluator
 
 Array = np.ndarray[Any, np.dtype[Any]]
@@ -73,7 +74,7 @@ def _files(folder: Path) -> set[Path]:
 
 
 def _read_pair(found_path: Path, truth_path: Path) -> tuple[Array, Array]:
-    truth, found = read_label_png(truth_path), read_label_png(found_path)
+    truth, found = read_values(truth_path), read_values(found_path)
     if truth.shape != found.shape:
         raise InputError(
             f"{found_path} is {found.shape[1]}x{found.shape[0]} and {truth_path} is {truth.shape[1]}x{truth.shape[0]}; "
@@ -98,21 +99,6 @@ def _values(pairs: Sequence[tuple[Path, Path]], ignore: int) -> list[int]:
     if not values:
         raise InputError(f"every label is {ignore}, to be ignored: nothing to measure")
     return sorted(values)
-
-
-def read_label_png(path: Path) -> Array:
-    """Return the values of a greyscale or palette PNG as they are stored, (height, width), uint8 or uint16."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            values = np.array(image)
-            mode = image.mode
-    except Exception as error:  # Pillow raises many types for a damaged file
-        raise InputError(f"{path} cannot be read as an image: {error}") from error
-    if values.ndim != 2 or values.dtype not in (np.uint8, np.uint16):
-        raise InputError(f"{path} is an image of mode {mode}; labels are greyscale or palette PNGs of 8 or 16 bit")
-    return values
 
 
 def _list(names: Sequence[object]) -> str:

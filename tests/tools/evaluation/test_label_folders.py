@@ -9,7 +9,8 @@ import pytest
 from PIL import Image
 
 from vertebra.backbones import InputError
-from vertebra.tools.evaluation.label_folders import evaluate_label_folders, read_label_png
+from vertebra.tools.data.labels import read_values
+from vertebra.tools.evaluation.label_folders import evaluate_label_folders
 from vertebra.tools.evaluation.semantic import SemanticEvaluator
 
 TRUTH = np.array([[0, 0, 7], [7, 255, 7]], np.uint8)
@@ -47,7 +48,7 @@ def test_palettes_and_16_bit(tmp_path: Path) -> None:
     palette.putpalette([5, 6, 7] * 256)
     (tmp_path / "p").mkdir()
     palette.save(tmp_path / "p" / "a.png")
-    assert np.array_equal(read_label_png(tmp_path / "p" / "a.png"), TRUTH)
+    assert np.array_equal(read_values(tmp_path / "p" / "a.png"), TRUTH)
     write(tmp_path / "t" / "a.png", np.array([[1000, 255, 65535]], np.uint16))
     write(tmp_path / "f" / "a.png", np.array([[1000, 1000, 3]], np.uint16))
     metrics, _ = evaluate_label_folders(tmp_path / "f", tmp_path / "t", ignore=65535)
@@ -60,11 +61,11 @@ def test_equals_the_evaluator_on_real_labels(real_data: Path, tmp_path: Path) ->
     paths = sorted((real_data / "camvid" / "labels" / "val").iterdir())[::20]
     evaluator = SemanticEvaluator(names)
     for path, other in zip(paths, [*paths[1:], paths[0]], strict=True):
-        found = read_label_png(other)
+        found = read_values(other)
         found[found == 255] = 3
-        write(tmp_path / "t" / path.name, read_label_png(path))
+        write(tmp_path / "t" / path.name, read_values(path))
         write(tmp_path / "f" / path.name, found)
-        evaluator.update([read_label_png(path)], [found])
+        evaluator.update([read_values(path)], [found])
     assert evaluate_label_folders(tmp_path / "f", tmp_path / "t", names) == evaluator.compute()
 
 
@@ -110,7 +111,7 @@ def empty(found: Path, truth: Path) -> None:
         (add, r"truth has no partner for 1 of the PNGs in .*found: c\.png"),
         (turn, r"found/a\.png is 2x3 and .*truth/a\.png is 3x2"),
         (ignored, r"found/a\.png has the value 255 where there is a label"),
-        (colours, r"truth/a\.png is an image of mode RGB; labels are greyscale or palette"),
+        (colours, r"truth/a\.png are RGB, with colours; give the data set.s palette, or index PNGs"),
         (cut, r"truth/a\.png cannot be read"),
         (depths, "more than 1000 different values"),
         (empty, "every label is 255"),

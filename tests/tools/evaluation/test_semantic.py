@@ -13,7 +13,7 @@ from torchmetrics.functional.classification import (
 )
 
 from vertebra.backbones import InputError
-from vertebra.tools.evaluation.label_folders import read_label_png
+from vertebra.tools.data.labels import read_values
 from vertebra.tools.evaluation.semantic import SemanticEvaluator
 
 NAMES = ["road", "car", "tree", "boat", "cloud"]
@@ -111,7 +111,7 @@ def test_equals_torchmetrics_on_real_labels(real_data: Path) -> None:
     folder = real_data / "camvid"
     names = (folder / "classes.txt").read_text().split()
     paths = sorted((folder / "labels" / "val").iterdir())[::12]
-    labels = torch.from_numpy(np.stack([read_label_png(path) for path in paths]))
+    labels = torch.from_numpy(np.stack([read_values(path) for path in paths]))
     generator = torch.Generator().manual_seed(0)
     predictions = labels.roll((3, -5), (1, 2))
     strewn = (torch.rand(labels.shape, generator=generator) < 0.1) | (predictions == 255)
