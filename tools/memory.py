@@ -14,9 +14,9 @@ MOST, GROWN = 2**31 - 1, 32 * 2**20
 def keep_freed_memory() -> bool:
     """Let the C library keep the memory of large tensors for the next ones; return whether it was told.
 
-    Otherwise what is larger than 32 MiB goes back to the system and comes again as zeroed pages, at each step: about a
-    third of the time of a training step on the CPU. What the process has had it then holds until it ends. Acts on glibc
-    alone (Linux).
+    Otherwise what is larger than 32 MiB goes back to the system and comes again as zeroed pages, at each step. That is
+    up to a third of the time of a training step on the CPU (DeepLab v3+ on resnet18, 8 crops of 256x320: 2.4 images/s
+    without, 3.4 with it). What the process has had it then holds until it ends. Acts on glibc alone (Linux).
     """
     return _tell(M_MMAP_THRESHOLD, MOST) and _tell(M_TRIM_THRESHOLD, MOST)
 
