@@ -22,8 +22,14 @@ def keep_freed_memory() -> bool:
 
 
 def map_large_tensors() -> bool:
-    """Go back to the C library's own way with large tensors, a mapping for each; return whether it was told."""
-    return _tell(M_MMAP_THRESHOLD, GROWN)
+    """Go back to the C library's own way with large tensors, a mapping for each, and give back what was kept.
+
+    Return whether it was told.
+    """
+    told = _tell(M_MMAP_THRESHOLD, GROWN) and _tell(M_TRIM_THRESHOLD, 2 * GROWN)
+    if told:
+        ctypes.CDLL(None).malloc_trim(0)
+    return told
 
 
 def _tell(what: int, value: int) -> bool:

@@ -168,9 +168,9 @@ def measure(case: Case) -> Iterator[list[Timing]]:
     models, compare = contestants(case, images), peer_of(case.head).compare
     for name in [known for known in STEPS if known in case.steps]:
         given = (images, targets) if name == "train" else (images,)
-        runs = [(contestant.memory, STEPS[name](contestant, *given)) for contestant in models]
-        found = [(memory(), run())[1] for memory, run in runs]
-        turns = [[_seconds(memory, run, case.device) for memory, run in runs] for _ in range(case.repeats)]
+        runs = [STEPS[name](contestant, *given) for contestant in models]
+        found = [run() for run in runs]
+        turns = [_turn(models, runs, case.device) for _ in range(case.repeats)]
         # With the one before, so that the last two, which round alike, are compared with each other.
         pairs = zip([found[0], *found[:-1]], found, strict=True)
         said = [None if one is None else compare(before, one) for before, one in pairs]
@@ -180,8 +180,19 @@ def measure(case: Case) -> Iterator[list[Timing]]:
         ]
 
 
-def _seconds(memory: Callable[[], bool], run: Callable[[], object], device: torch.device) -> float:
-    memory()
+def _turn(models: Sequence[Contestant], runs: Sequence[Callable[[], object]], device: torch.device) -> list[float]:
+    """Return the seconds of one run of each; after the C library was told otherwise the first run does not count."""
+    seconds, told = [], None
+    for contestant, run in zip(models, runs, strict=True):
+        if contestant.memory is not told:
+            told = contestant.memory
+            if told() and device.type == "cpu":
+                run()
+        seconds.append(_seconds(run, device))
+    return seconds
+
+
+def _seconds(run: Callable[[], object], device: torch.device) -> float:
     _wait(device)
     start = perf_counter()
     run()

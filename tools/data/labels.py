@@ -129,6 +129,6 @@ def _open(path: Path, mode: str | None = None) -> tuple[Array, str]:
 
     try:
         with Image.open(path) as image:
-            return np.asarray(image.convert(mode) if mode else image), image.mode
+            return np.array(image.convert(mode) if mode else image), image.mode
     except Exception as error:  # Pillow raises many types for a damaged file
         raise InputError(f"labels {path} cannot be read ({error}); replace the file") from error

@@ -79,6 +79,8 @@ def test_ctrl_c_ends_after_the_step_and_gives_the_handler_back() -> None:
 
 
 def test_a_second_ctrl_c_acts_at_once() -> None:
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # a job in the background of a shell ignores it
+
     def twice(report: StepReport) -> None:
         signal.raise_signal(signal.SIGINT)
         signal.raise_signal(signal.SIGINT)
