@@ -65,14 +65,17 @@ FORMATS = {
 }
 
 
+def read_lines(path: Path, what: str) -> tuple[str, ...]:
+    """Return the lines of a text file that are not blank; `what` it is, for the error where there is none."""
+    try:
+        return tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
+    except (OSError, UnicodeDecodeError) as error:
+        raise InputError(f"no {what} at {path} ({error}); a text file with one name in each line is needed") from error
+
+
 def read_names(path: Path) -> tuple[str, ...]:
     """Return the names of classes from a file with one in each line."""
-    try:
-        names = tuple(line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip())
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"no names of classes at {path} ({error}); a text file with one in each line is needed"
-        ) from error
+    names = read_lines(path, "names of classes")
     if not names:
         raise InputError(f"{path} is empty; it should hold the name of a class in each line")
     return names

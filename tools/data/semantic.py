@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from ...backbones import InputError
+from .formats import read_lines
 from .images import SUFFIXES, list_files, read_image
 from .labels import Coding, Colour, colour_coding, read_labels, value_coding
 from .sets import Array, Category, ImageSet, pick_targets
@@ -122,13 +123,8 @@ def _by_name(folder: Path, extensions: Sequence[str], suffix: str, what: str) ->
     return found
 
 
-def _read_list(path: Path) -> list[str]:
-    try:
-        names = [line.strip() for line in path.read_text(encoding="utf-8").splitlines() if line.strip()]
-    except (OSError, UnicodeDecodeError) as error:
-        raise InputError(
-            f"no list of images at {path} ({error}); a text file with one name in each line is needed"
-        ) from error
+def _read_list(path: Path) -> tuple[str, ...]:
+    names = read_lines(path, "list of images")
     if not names:
         raise InputError(f"{path} lists no images")
     again = {name for name in names if names.count(name) > 1} if len(set(names)) < len(names) else ()
