@@ -56,9 +56,10 @@ def evaluate(
     from vertebra.backbones import InputError
 
     console = Console()
-    if predictions is not None or labels is not None:
+    if predictions is not None or labels is not None or names is not None:
         given = {
             "a run": run, "--weights": weights, "--data": data, "--data-root": data_root, "--checkpoint": checkpoint,
+            "--set": overrides or None, "--import": imports or None,
         }  # fmt: skip
         extra = [name for name, value in given.items() if value is not None]
         if predictions is None or labels is None or extra:

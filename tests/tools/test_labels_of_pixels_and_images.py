@@ -71,6 +71,8 @@ def test_label_pngs_without_a_model(cli: Any, tmp_path: Path) -> None:
         (["evaluate"], "name either the folder of a run, or --weights torchvision/MODEL, or --predictions DIR"),
         (compare[:3], "--predictions DIR and --labels DIR go together"),
         ([*compare, "--data", "shapes"], "--data cannot go with them"),
+        ([*compare, "--set", "optim.lr=1"], "--set cannot go with them"),
+        (["evaluate", "run", "--names", tmp_path / "names.txt"], "--predictions DIR and --labels DIR go together"),
     ):
         done = cli(*wrong)
         assert done.status == 2
