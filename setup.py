@@ -19,7 +19,7 @@ setup(
     python_requires=">=3.11",
     package_dir={"vertebra": "."},
     packages=["vertebra", *(f"vertebra.{name}" for name in find_packages(include=FOLDERS))],
-    package_data={"vertebra": ["py.typed", "configs/*/*.yaml", "tools/facts.json"]},
+    package_data={"vertebra": ["py.typed", "configs/*/*.yaml", "tools/facts.json", "tools/*.html"]},
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",
@@ -34,9 +34,20 @@ setup(
         "matplotlib>=3.8",
         "safetensors>=0.4",
         "numpy>=1.26",
+        "Jinja2>=3.1",
+        "filelock>=3.12",
+        "tifffile>=2024.1",
     ],
     extras_require={
-        "dev": ["pytest>=8", "ruff>=0.9", "mypy>=1.14", "pre-commit>=4", "setuptools>=77", "torchmetrics>=1.6"]
+        "dev": [
+            "pytest>=8",
+            "hypothesis>=6.100",
+            "ruff>=0.9",
+            "mypy>=1.14",
+            "pre-commit>=4",
+            "setuptools>=77",
+            "torchmetrics>=1.6",
+        ]
     },
     script_name="setup.py",  # so that this file is left out of the package, however the build is started
     entry_points={"console_scripts": ["vertebra = vertebra.tools.cli:main"]},

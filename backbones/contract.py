@@ -42,14 +42,14 @@ class Preprocessing:
         return Preprocessing(tuple(islice(cycle(self.mean), count)), tuple(islice(cycle(self.std), count)))
 
     def normalise(self, image: Tensor) -> Tensor:
-        """Return the normalised image; takes (..., C, H, W), float in [0, 1] or uint8."""
+        """Return the normalised image; takes (..., C, H, W), float in [0, 1], uint8 or uint16."""
         if image.shape[-3] != len(self.mean):
             raise InputError(
                 f"an image has {image.shape[-3]} channels, the backbone takes {len(self.mean)}: "
                 "convert the image, or create the backbone with in_channels"
             )
         if not image.is_floating_point():
-            image = image.to(torch.get_default_dtype()) / 255
+            image = image.to(torch.get_default_dtype()) / (65535 if image.dtype == torch.uint16 else 255)
         mean = image.new_tensor(self.mean)[:, None, None]
         std = image.new_tensor(self.std)[:, None, None]
         return (image - mean) / std

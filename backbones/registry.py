@@ -197,6 +197,8 @@ def create_backbone(
         arguments["norm"] = norm_layer(norm)
     network = builder(**arguments)
     _check_contract(name, network)
+    if "in_channels" in arguments:  # a builder that knows no means of its own leaves those of RGB
+        network.preprocessing = network.preprocessing.for_channels(in_channels)
     chosen = out_features or getattr(builder, "default_features", None)
     if chosen:
         network.select_(chosen)

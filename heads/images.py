@@ -30,13 +30,18 @@ class Batch:
 
     def masks_to_batch(self, masks: Tensor, index: int) -> Tensor:
         """Bring masks (N, H, W) of the given image to the size of the one in the batch, by nearest pixels."""
-        if self.sizes[index] == self.given_sizes[index] or not len(masks):
-            return masks
-        return F.interpolate(masks[:, None].to(torch.uint8), size=self.sizes[index], mode="nearest").squeeze(1)
+        return nearest(masks, self.sizes[index])
 
     def to_given(self, boxes: Tensor, index: int) -> Tensor:
         """Scale boxes (N, 4) from the image in the batch to the given one."""
         return _scale(boxes, self.sizes[index], self.given_sizes[index])
+
+
+def nearest(masks: Tensor, size: tuple[int, int]) -> Tensor:
+    """Bring masks (N, H, W) to a size (height, width), by nearest pixels."""
+    if masks.shape[-2:] == size or not len(masks):
+        return masks
+    return F.interpolate(masks[:, None].to(torch.uint8), size=size, mode="nearest").squeeze(1)
 
 
 def _scale(boxes: Tensor, from_size: tuple[int, int], to_size: tuple[int, int]) -> Tensor:

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from torchvision.ops import roi_align
 
 from ..backbones.norms import Norm
 from .boxes import are_larger, clip, decode, survivors, wide
@@ -145,7 +145,7 @@ class RoIHeads(nn.Module):
         return wide(logits).view(*shape, logits.shape[-1]), wide(deltas).view(*shape, *deltas.shape[1:])
 
     def losses(
-        self, levels: Sequence[Tensor], proposals: Proposals, truth: Truth, targets: Sequence[Mapping[str, Tensor]]
+        self, levels: Sequence[Tensor], proposals: Proposals, truth: Truth, targets: Sequence[Mapping[str, Any]]
     ) -> dict[str, Tensor]:
         """Return `loss_classifier` and `loss_box_reg`. targets: what `truth` does not hold of the objects."""
         return self._box_losses(levels, choose(proposals, truth, self.settings), truth)
@@ -203,22 +203,23 @@ class MaskRoIHeads(RoIHeads):
         return wide(of_label).view(*labels.shape, *logits.shape[-2:])
 
     def losses(
-        self, levels: Sequence[Tensor], proposals: Proposals, truth: Truth, targets: Sequence[Mapping[str, Tensor]]
+        self, levels: Sequence[Tensor], proposals: Proposals, truth: Truth, targets: Sequence[Mapping[str, Any]]
     ) -> dict[str, Tensor]:
         """Return `loss_classifier`, `loss_box_reg` and `loss_mask`.
 
-        targets: the `masks` (G, H, W) of each image, at its size in the batch.
+        targets: the `masks` of each image, at its size in the batch, as values of `boxed_masks.Masks`.
         """
         learned = choose(proposals, truth, self.settings)
         return {**self._box_losses(levels, learned, truth), "loss_mask": self._mask_loss(levels, learned, targets)}
 
-    def _mask_loss(self, levels: Sequence[Tensor], learned: Learned, targets: Sequence[Mapping[str, Tensor]]) -> Tensor:
+    def _mask_loss(self, levels: Sequence[Tensor], learned: Learned, targets: Sequence[Mapping[str, Any]]) -> Tensor:
         most = max(1, int(self.settings.samples * self.settings.positive_fraction))
         used = slots(learned.labels[:, :most] > 0)  # positives come first
         boxes, labels, objects = learned.boxes[:, :used], learned.labels[:, :used], learned.objects[:, :used]
         logits = self._mask_logits(levels, boxes, labels)
-        masks = [target["masks"] for target in targets]
-        wanted = torch.stack([crop(m, b, o, logits.shape[-1]) for m, b, o in zip(masks, boxes, objects, strict=True)])
+        # One image at a time, so that no more than its own masks are ever held as float32.
+        parts = zip(targets, boxes, objects, strict=True)
+        wanted = torch.stack([target["masks"].crop(b, o, logits.shape[-1]) for target, b, o in parts])
         bce = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=(2, 3))
         positive = labels > 0
         return torch.where(positive, bce, 0.0).sum() / positive.sum().clamp(min=1)
@@ -231,15 +232,3 @@ class MaskRoIHeads(RoIHeads):
         )
         masks = self._mask_logits(levels, boxes, labels).sigmoid()
         return [{**one, "masks": of_image[: len(one["labels"])]} for one, of_image in zip(found, masks, strict=True)]
-
-
-def crop(masks: Tensor, boxes: Tensor, objects: Tensor, size: int) -> Tensor:
-    """Return the parts (R, size, size) in [0, 1] of masks (G, H, W) that lie in boxes (R, 4), each of its object (R,).
-
-    One image at a time, so that no more than its own masks are ever held as float32.
-    """
-    if not len(masks):
-        return boxes.new_zeros(len(boxes), size, size)
-    rois = torch.cat([objects[:, None].to(boxes.dtype), boxes], dim=1)
-    cropped: Tensor = roi_align(masks[:, None].to(boxes.dtype), rois, (size, size))
-    return cropped.squeeze(1)

@@ -73,6 +73,7 @@ def build_model(config: Config, categories: int, *, weights: str | None = None) 
         replace(config.head, mask_format="rle") if has_masks else config.head,
         backbone=config.choices.backbone,
         num_classes=categories + config.head.model.first_label,
+        in_channels=config.data.channels or 3,
         output_stride=backbone.output_stride,
         norm=backbone.norm,
         frozen_stages=backbone.frozen_stages,

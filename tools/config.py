@@ -7,7 +7,7 @@ file of the user's own; what they set is merged in that order, then a run file's
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ from yaml import YAMLError
 
 from ..backbones import InputError
 from ..heads import head_row
+from .data.sampling import Sampling
 from .data.shapes import Shapes
 from .data.transforms import Transforms
 
@@ -52,12 +53,21 @@ class BackboneSettings:
 
 
 @dataclass(frozen=True)
+class Source:
+    """A file in COCO's instance format with its folder of images."""
+
+    images: str = ""
+    annotations: str = ""
+
+
+@dataclass(frozen=True)
 class Split:
     """A folder of images, and what goes with it; relative paths are taken from `data.root`.
 
     `annotations` is a file in COCO's instance format, `labels` a folder of label PNGs; with neither, `images` has a
     folder for each class. `listed` is a file with the names of the images to take (VOC's `ImageSets`). Of images with
     annotations that are learnt pixel by pixel, those whose objects cover less than `least_area` pixels are left out.
+    `joined` are further files in COCO's format, whose images are taken too; categories of one name are one.
     """
 
     images: str = ""
@@ -65,6 +75,24 @@ class Split:
     labels: str = ""
     listed: str = ""
     least_area: int = 0
+    joined: list[Source] = field(default_factory=list)
+
+
+@dataclass(frozen=True)
+class Merge:
+    """A class made of several categories."""
+
+    name: str = ""
+    of: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
+class Shares:
+    """How the images of one file are divided at random: shares of them for val and test, the rest for train."""
+
+    val: float = 0.1
+    test: float = 0.0
+    seed: int = 0
 
 
 @dataclass(frozen=True)
@@ -100,12 +128,25 @@ class Data:
     `limit` keeps only the first images of each split, for a quick look or an overfitting test. `held_out` is how many
     of CIFAR's training images are kept for validation; with 0 the test images are. `margin` widens the crops of objects
     that a classifier learns from, as a share of their sides.
+
+    Of sets in COCO's format: `split` divides the images of `train`, where val and test have no files of their own.
+    `classes` are the names of those to learn, by default all; `merge` makes new ones of several. `empty_ratio` bounds
+    how many images without objects are trained on, as a multiple of those with.
+
+    Image files are read as 8-bit RGB; with `channels`, the number that they have, as they are stored, with 16 bits too
+    (TIFF, PNG, npy).
     """
 
     root: str | None = None
     train: Split = Split()
     val: Split = Split()
     test: Split = Split()
+    split: Shares | None = None
+    classes: tuple[str, ...] = ()
+    merge: list[Merge] = field(default_factory=list)  # a list, as OmegaConf makes objects of lists only
+    empty_ratio: float | None = None
+    sampling: Sampling = field(default_factory=Sampling)
+    channels: int | None = None
     limit: int | None = None
     labels: Labels = Labels()
     margin: float = 0.1
@@ -184,6 +225,8 @@ class Config:
             "data.held_out": (self.data.held_out, 0),
             "data.margin": (self.data.margin, 0),
             "engine.pictures": (self.engine.pictures, 0),
+            "data.empty_ratio": (self.data.empty_ratio or 0, 0),
+            "data.channels": (1 if self.data.channels is None else self.data.channels, 1),
             "data.limit": (1 if self.data.limit is None else self.data.limit, 1),
             "transforms.short": (self.transforms.short, 32),
             "transforms.longest": (self.transforms.longest, 32),
@@ -237,6 +280,16 @@ def compose(
     axes = [_find("heads", chosen.head, "head"), schedule, data]
     layers = [(str(path), _axis(path)) for path in axes] + layers
     return _build(chosen.head, [*layers, ("the command line", {"choices": asdict(chosen)}), *_parse(overrides)])
+
+
+def read_data(name: str, root: str | None = None) -> Data:
+    """Return the settings of a data set alone, by its name or from a YAML file; `root` stands above the file's."""
+    path = _find("datasets", name, "data set")
+    layers = [(str(path), {"data": _axis(path).get("data", {})})]
+    if root is not None:
+        layers.append(("--data-root", {"data": {"root": root}}))
+    found: Data = _merge({"data": Data}, layers)["data"]
+    return found
 
 
 def _run_overrides(path: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -320,7 +373,12 @@ def _build(head: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Config
         "optim": Optim,
         "engine": Engine,
     }
-    merged: Any = OmegaConf.create({section: OmegaConf.structured(value) for section, value in defaults.items()})
+    return Config(**_merge(defaults, layers))
+
+
+def _merge(schema: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:
+    """Merge the layers over sections with their defaults, and return the sections as objects."""
+    merged: Any = OmegaConf.create({section: OmegaConf.structured(value) for section, value in schema.items()})
     OmegaConf.set_struct(merged, True)
     for source, settings in layers:
         try:
@@ -330,10 +388,9 @@ def _build(head: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Config
         except OmegaConfBaseException as error:
             raise InputError(f"{source}: {error.full_key or ''} {_first_line(error)}".replace(":  ", ": ")) from error
     try:
-        sections: dict[str, Any] = {key: OmegaConf.to_object(merged[key]) for key in defaults}
+        return {key: OmegaConf.to_object(merged[key]) for key in schema}
     except OmegaConfBaseException as error:
         raise InputError(f"{error.full_key or 'the configuration'}: {_first_line(error)}") from error
-    return Config(**sections)
 
 
 def _first_line(error: Exception) -> str:

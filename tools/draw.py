@@ -194,11 +194,25 @@ def as_picture(image: Any) -> Tensor:
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)
 
 
+def as_rgb(image: Tensor) -> Tensor:
+    """Return the first three channels, or only the first, of an image (C, H, W), float in [0, 1], uint8 or uint16.
+
+    As uint8 (3, H, W).
+    """
+    if image.dtype == torch.uint8 and len(image) == 3:
+        return image
+    if not image.is_floating_point():
+        image = image.float() / torch.iinfo(image.dtype).max
+    shown = image[:3] if len(image) >= 3 else image[:1].expand(3, -1, -1)
+    return (shown * 255).round().to(torch.uint8)
+
+
 def enlarge(image: Tensor, short: int = 360) -> tuple[Tensor, float]:
-    """Return an image (3, H, W), uint8, enlarged so that its short side has `short` pixels, and the scale (1 or more).
+    """Return an image as RGB (3, H, W), uint8, whose short side has at least `short` pixels, and the scale (1 or more).
 
     Text would cover small images.
     """
+    image = as_rgb(image)
     scale = max(1.0, short / min(image.shape[-2:]))
     if scale == 1:
         return image, scale

@@ -43,8 +43,8 @@ def predict(
     from vertebra.tools.predictor import Predictor, as_tensor
 
     console = Console()
-    files = find_images(images)
     predictor = Predictor(run, checkpoint=checkpoint, device=device, imports=imports)
+    files = find_images(images, predictor.files.suffixes)
     if predictor.device.type == "cpu":
         keep_freed_memory()
     findings: Findings = FINDINGS[predictor.model.target_keys[0]](output, predictor.categories, score, top)
@@ -52,7 +52,7 @@ def predict(
     pairs = list(zip(files, own_names(files), strict=True))
     for path, name in track(pairs, "predicting", console=console, disable=not console.is_terminal):
         try:
-            image = as_tensor(path)
+            image = as_tensor(path, predictor.files)
         except InputError as error:
             failures.append(error)
             continue

@@ -14,15 +14,17 @@ from torch import Tensor
 
 from ..backbones import InputError
 from .build import pick_device
-from .data.images import read_image
+from .data.images import RGB, Files
 from .run import open_run, trained_model
+from .sources import files_of
 
 
 class Predictor:
     """Finds in images what the model of a run finds.
 
     Call it with a path, an array (height, width, 3), uint8 RGB, or a tensor (3, height, width), float in [0, 1] or
-    uint8. Files are turned as their EXIF data says. `categories` are those of the training data, in the order of the
+    uint8; with other channels or 16 bits where the run's `data.channels` says so. Files are turned as their EXIF data
+    says. `categories` are those of the training data, in the order of the
     labels. What it returns is on the CPU:
 
     - of a detector `boxes` (N, 4) xyxy in pixels, `labels` (N,) from 1, `scores` (N,), best first, and `names`, a list;
@@ -40,13 +42,14 @@ class Predictor:
         imports: Sequence[str] = (),
     ) -> None:
         opened = open_run(Path(run), imports=imports)
+        self.files = files_of(opened.config.data)
         self.device = pick_device(device)
         model, self.categories = trained_model(opened, None if checkpoint is None else Path(checkpoint))
         self.model: Any = model.to(self.device)
 
     @torch.inference_mode()
     def __call__(self, image: str | os.PathLike[str] | np.ndarray[Any, Any] | Tensor) -> dict[str, Any]:
-        (output,) = self.model([as_tensor(image).to(self.device)])
+        (output,) = self.model([as_tensor(image, self.files).to(self.device)])
         found = {key: value.cpu() if isinstance(value, Tensor) else value for key, value in output.items()}
         names = [category.name for category in self.categories]
         if "labels" in found:
@@ -65,11 +68,14 @@ def above(found: Mapping[str, Any], score: float) -> dict[str, Any]:
     }
 
 
-def as_tensor(image: str | os.PathLike[str] | np.ndarray[Any, Any] | Tensor) -> Tensor:
-    """Return an image as a tensor (3, height, width)."""
+def as_tensor(image: str | os.PathLike[str] | np.ndarray[Any, Any] | Tensor, files: Files = RGB) -> Tensor:
+    """Return an image as a tensor (channels, height, width)."""
     if isinstance(image, Tensor):
         return image
-    pixels = image if isinstance(image, np.ndarray) else read_image(Path(image), orient=True)
-    if pixels.dtype != np.uint8 or pixels.ndim != 3:
-        raise InputError(f"an array of {pixels.dtype} {pixels.shape} came; uint8 RGB (height, width, 3) is expected")
+    pixels = image if isinstance(image, np.ndarray) else files.read(Path(image), orient=True)
+    if pixels.dtype not in (np.uint8, np.uint16, np.float32) or pixels.ndim != 3:
+        raise InputError(
+            f"an array of {pixels.dtype} {pixels.shape} came; (height, width, channels) of uint8, uint16, or float32 "
+            "from 0 to 1 is expected"
+        )
     return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1)))

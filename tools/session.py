@@ -13,6 +13,7 @@ from ..backbones import InputError, load_weights
 from ..backbones.weights import recorded_norm_eps, recorded_preprocessing
 from .build import build_model, import_modules, pick_device
 from .config import Config
+from .data.sampling import make_order
 from .data.sets import check_categories
 from .data.stream import TrainingStream, training_batches
 from .data.transforms import Transform
@@ -42,7 +43,8 @@ class Session:
         if self.device.type == "cpu":
             keep_freed_memory()
         keys = config.head.model.target_keys
-        self.data = open_split(config.data, "train", keys)
+        transform = Transform(config.transforms)
+        self.data = open_split(config.data, "train", transform.needed(keys))
         self.held_out = open_split(config.data, "val", keys)
         check_categories(self.held_out, self.data.categories)
         self.steps_per_epoch = len(self.data.images) / config.optim.batch_size
@@ -50,8 +52,13 @@ class Session:
         self.rate = learning_rate(config.schedule, config.optim, self.steps_per_epoch)
         torch.manual_seed(config.engine.seed)
         self.model = build_model(config, len(self.data.categories)).to(self.device)
+        seed, batch_size = config.engine.seed, config.optim.batch_size
         self.stream = TrainingStream(
-            self.data.images, Transform(config.transforms), config.engine.seed, target_keys=keys
+            self.data.images,
+            transform,
+            seed,
+            target_keys=keys,
+            order=make_order(self.data, config.data.sampling, seed, batch_size),
         )
         self.optimiser = make_optimiser(self.model, config.optim)
         self.step = 0
@@ -165,6 +172,7 @@ def step_record(report: StepReport, steps_per_epoch: float) -> dict[str, Any]:
         "losses": report.losses,
         "learning_rate": report.learning_rate,
         "images_per_second": round(report.images_per_second, 3),
+        "dropped": report.dropped,
     }
 
 

@@ -3,17 +3,20 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 
 from ..backbones import InputError
 from ..backbones.errors import unknown
 from .config import Data, Split
+from .data.channels import Channels
+from .data.choosing import choose_classes, joined, keep_empty, split_off
 from .data.cifar import read_cifar
 from .data.classes import object_crops, read_class_folders
 from .data.coco import CocoSet, first_images, read_coco, require_masks
 from .data.formats import FORMATS, LabelFormat, category_names, read_names
+from .data.images import RGB, Files
 from .data.rasterise import rasterised
 from .data.semantic import read_label_folders
 from .data.sets import DataSet, ImageSet
@@ -23,6 +26,11 @@ SPLITS = ("train", "val", "test")
 
 # What models learn from, by the first of their target keys, for messages.
 LEARNT = {"boxes": "boxes", "semantic": "labels of pixels", "label": "labels of images"}
+
+
+def files_of(data: Data) -> Files:
+    """Return how the image files of a data set are read."""
+    return RGB if data.channels is None else Channels(data.channels)
 
 
 def open_split(data: Data, name: str, keys: Sequence[str]) -> DataSet:
@@ -44,37 +52,74 @@ Readers = Mapping[str, Callable[[], DataSet]]  # by the first of a model's targe
 def _readers(data: Data, name: str, keys: Sequence[str]) -> tuple[str, Readers]:
     """Return what kind of data set this is, and what opens its split for each kind of model that it suits."""
     split: Split = getattr(data, name)
-    if data.shapes is not None:
-        root = cached_shapes(data.shapes)
-        return "generated shapes", _of_objects(data, split, keys, root / "annotations" / f"{name}.json", root / name)
     if data.cifar is not None:
         return "CIFAR's images", {"label": partial(_cifar, data, data.cifar, name)}
-    if not split.images:
+    files = [file for file in coco_files(data) if file.split == _home(data, name)]
+    if not split.images and not files:
         raise InputError(f"the data set has no split {name!r}: it names no data.{name}.images")
     root = Path(data.root or ".")
     if not root.is_dir():
         raise InputError(f"no data set at {root}; say where it is with --data-root")
-    if split.annotations:
-        return "COCO's annotations", _of_objects(data, split, keys, root / split.annotations, root / split.images)
+    if files:
+        kind = "COCO's annotations" if data.shapes is None else "generated shapes"
+        return kind, _of_objects(data, name, keys, files)
     if split.labels:
         return "label PNGs", {"semantic": partial(_label_folders, data, split, root)}
-    return "folders of classes", {"label": lambda: _some(read_class_folders(root / split.images), data.limit)}
+    found = partial(read_class_folders, root / split.images, files_of(data))
+    return "folders of classes", {"label": lambda: _some(found(), data.limit)}
 
 
-def _of_objects(data: Data, split: Split, keys: Sequence[str], annotations: Path, images: Path) -> Readers:
+def _home(data: Data, name: str) -> str:
+    """Return the split whose files hold the images of this one."""
+    if data.split is None or getattr(data, name).images:
+        return name
+    return "train"
+
+
+def _of_objects(data: Data, name: str, keys: Sequence[str], files: Sequence[CocoFile]) -> Readers:
     def read() -> CocoSet:
-        found = read_coco(annotations, images)
+        sets = [read_coco(file.annotations, file.images, files_of(data)) for file in files]
+        found = sets[0] if len(sets) == 1 else joined(sets)
+        if data.classes or data.merge:
+            found = choose_classes(found, data.classes, {each.name: each.of for each in data.merge})
+        if data.split is not None and files[0].split == "train":
+            # A split that has files of its own takes none of train's images.
+            shares = {
+                other: 0.0 if getattr(data, other).images else getattr(data.split, other) for other in ("val", "test")
+            }
+            found = split_off(found, shares, data.split.seed, name)
+        if name == "train" and data.empty_ratio is not None:
+            found = keep_empty(found, data.empty_ratio)
         return found if data.limit is None else first_images(found, data.limit)
 
     def for_pixels() -> DataSet:
         names, overlaps = data.labels.names or None, data.labels.overlaps
-        return rasterised(read(), classes=names, overlaps=overlaps, least_area=split.least_area)
+        return rasterised(read(), classes=names, overlaps=overlaps, least_area=getattr(data, name).least_area)
 
     return {
         "boxes": lambda: require_masks(read()) if "masks" in keys else read(),
         "semantic": for_pixels,
         "label": lambda: object_crops(read(), data.margin),
     }
+
+
+@dataclass(frozen=True)
+class CocoFile:
+    """A file of annotations in COCO's format, the split that it is of, and the folder of its images."""
+
+    split: str
+    annotations: Path
+    images: Path
+
+
+def coco_files(data: Data) -> list[CocoFile]:
+    """Return the files of a data set that is in COCO's format, by split; none of one that is not."""
+    if data.shapes is not None:
+        root = cached_shapes(data.shapes)
+        return [CocoFile(name, root / "annotations" / f"{name}.json", root / name) for name in ("train", "val")]
+    root = Path(data.root or ".")
+    sources = [(name, s) for name in SPLITS for s in (getattr(data, name), *getattr(data, name).joined)]
+    return [CocoFile(name, root / s.annotations, root / s.images) for name, s in sources if s.annotations]
 
 
 def _label_folders(data: Data, split: Split, root: Path) -> DataSet:
@@ -98,6 +143,7 @@ def _label_folders(data: Data, split: Split, root: Path) -> DataSet:
         image_suffix=labels.image_suffix,
         label_suffix=labels.label_suffix,
         listed=root / split.listed if split.listed else None,
+        files=files_of(data),
     )
     return _some(found, data.limit)
 

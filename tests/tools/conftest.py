@@ -64,6 +64,14 @@ def cli(capfd: pytest.CaptureFixture[str]) -> Command:
     return call
 
 
+@pytest.fixture(autouse=True, scope="session")
+def _own_cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """Keep what tests index and generate out of the user's cache."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setenv("XDG_CACHE_HOME", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _registered_for_one_module() -> Iterator[None]:
     """Forget after each module of tests what its commands registered by `--import`."""

@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 from vertebra import InputError
-from vertebra.tools.config import Data, Labels, Split, compose
+from vertebra.tools.config import Data, Labels, Merge, Shares, Source, Split, compose, read_config, read_data
 from vertebra.tools.data.shapes import SHAPES
-from vertebra.tools.sources import open_split
+from vertebra.tools.sources import coco_files, open_split
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "datasets"
 
@@ -61,6 +61,59 @@ def test_objects_of_some_categories(of_objects: Data) -> None:
     chosen = replace(of_objects, labels=Labels(names=("star", "circle")))
     found = open_split(chosen, "val", ("semantic",))
     assert [category.name for category in found.categories] == ["__background__", "star", "circle"]
+
+
+def ids(data: Data, split: str) -> list[int]:
+    return [image.id for image in open_split(data, split, ("boxes", "labels")).images]
+
+
+def test_one_file_divided(of_objects: Data) -> None:
+    one = replace(of_objects, val=Split(), split=Shares(val=0.25, test=0.25))
+    found = {name: ids(one, name) for name in ("train", "val", "test")}
+    assert {name: len(split) for name, split in found.items()} == {"train": 4, "val": 2, "test": 2}
+    assert sorted(id for split in found.values() for id in split) == ids(of_objects, "train")
+    assert [file.split for file in coco_files(one)] == ["train"]
+    # With files of its own for val, only test takes images of train.
+    both = replace(of_objects, split=Shares(val=0.25, test=0.25))
+    assert ids(both, "val") == ids(of_objects, "val")
+    assert len(ids(both, "train")) == 6
+
+
+def test_joined_files_of_some_classes(of_objects: Data) -> None:
+    more = replace(of_objects.train, joined=[Source("val", "annotations/val.json")])
+    joined = replace(of_objects, train=more, classes=("round", "star"), merge=[Merge("round", ("circle", "square"))])
+    found = open_split(joined, "train", ("boxes", "labels"))
+    assert [(category.id, category.name) for category in found.categories] == [(1, "round"), (7, "star")]
+    assert ids(joined, "train") == list(range(1, 13))
+    documents = [
+        json.loads((Path(of_objects.root or "") / "annotations" / f"{name}.json").read_text())
+        for name in ("train", "val")
+    ]
+    kinds = [a["category_id"] for document in documents for a in document["annotations"]]
+    labels = [int(label) for image in found.images for label in image.labels]
+    assert labels.count(1) == kinds.count(1) + kinds.count(3)
+    assert labels.count(2) == kinds.count(7)
+    bounded = replace(joined, classes=("star",), merge=[], empty_ratio=0)
+    assert all(len(image.labels) for image in open_split(bounded, "train", ("boxes", "labels")).images)
+    assert len(ids(bounded, "val")) == 4  # what is measured stays whole
+
+
+def test_choices_of_data_from_a_file(shapes: Path, tmp_path: Path) -> None:
+    """All keys survive being written with a run and read again."""
+    (tmp_path / "mine.yaml").write_text(
+        f"data:\n  root: {shapes}\n  split: {{val: 0.5}}\n  classes: [round]\n"
+        "  merge: [{name: round, of: [circle, star]}]\n"
+        "  empty_ratio: 0.5\n  sampling: {order: repeat_factor, threshold: 0.2, group_shapes: true}\n"
+        "  train: {images: train, annotations: annotations/train.json, "
+        "joined: [{images: val, annotations: annotations/val.json}]}\n"
+    )
+    config = compose(None, {"data": str(tmp_path / "mine.yaml")}, (), ())
+    assert config.data.merge == [Merge("round", ("circle", "star"))]
+    assert config.data.sampling.group_shapes
+    (tmp_path / "config.yaml").write_text(config.to_yaml())
+    assert read_config(tmp_path / "config.yaml") == config
+    assert read_data(str(tmp_path / "mine.yaml")) == config.data
+    assert len(ids(config.data, "val")) == 6
 
 
 def test_label_folders(of_labels: Data) -> None:
@@ -122,7 +175,7 @@ HEADS = {"boxes": "mask_rcnn", "semantic": "deeplabv3plus", "label": "classifier
         *((name, key) for name in ("coco", "shapes") for key in HEADS),
         *((name, "semantic") for name in ("camvid", "cityscapes", "coco_stuff", "coco_voc", "voc")),
         *((name, "label") for name in ("cifar10", "cifar100", "imagefolder")),
-        *((name, "boxes") for name in ("bccd", "nuclei")),
+        *((name, "boxes") for name in ("bccd", "nuclei", "roboflow", "cvat", "label_studio")),
     ],
 )
 def test_every_data_set_composes_with_its_heads(name: str, key: str) -> None:

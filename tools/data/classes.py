@@ -12,7 +12,7 @@ import numpy as np
 
 from ...backbones import InputError
 from .coco import CocoSet, Image
-from .images import SUFFIXES, list_files, read_image
+from .images import RGB, Files, list_files
 from .sets import Array, Category, ImageSet, pick_targets
 
 log = logging.getLogger("vertebra")
@@ -25,17 +25,24 @@ class ClassImage:
     id: int
     path: Path
     label: int
+    files: Files = RGB
 
     def read(self) -> Array:
-        """Return the pixels, uint8 RGB (height, width, 3)."""
-        return read_image(self.path)
+        """Return the pixels (height, width, channels), uint8 RGB unless the data set says otherwise."""
+        return self.files.read(self.path)
+
+    def size(self) -> tuple[int, int]:
+        return self.files.size(self.path)
+
+    def read_reduced(self, factor: int) -> tuple[Array, int]:
+        return self.files.read_reduced(self.path, factor)
 
     def targets(self, keys: Sequence[str]) -> dict[str, Array]:
         """Return `label`, a number without dimensions, where it is asked for."""
         return pick_targets({"label": lambda: np.array(self.label, np.int64)}, keys)
 
 
-def read_class_folders(folder: Path) -> ImageSet:
+def read_class_folders(folder: Path, files: Files = RGB) -> ImageSet:
     """Read a folder that has a folder of images, at any depth, for each class; order: by name.
 
     Files that are no images, and those beside the class folders, are left out with one counted warning.
@@ -48,14 +55,14 @@ def read_class_folders(folder: Path) -> ImageSet:
     images: list[ClassImage] = []
     others = [folder / path for path in list_files(folder) if len(path.parts) == 1]
     for label, name in enumerate(classes):
-        files = [folder / name / path for path in list_files(folder / name)]
-        found = [path for path in files if path.suffix.lower() in SUFFIXES]
+        there = [folder / name / path for path in list_files(folder / name)]
+        found = [path for path in there if path.suffix.lower() in files.suffixes]
         if not found:
             raise InputError(
-                f"class folder {folder / name} has no images; files ending in {', '.join(SUFFIXES)} are read"
+                f"class folder {folder / name} has no images; files ending in {', '.join(files.suffixes)} are read"
             )
-        others += [path for path in files if path.suffix.lower() not in SUFFIXES]
-        images += [ClassImage(id, path, label) for id, path in enumerate(found, start=len(images) + 1)]
+        others += [path for path in there if path.suffix.lower() not in files.suffixes]
+        images += [ClassImage(id, path, label, files) for id, path in enumerate(found, start=len(images) + 1)]
     if others:
         log.warning("%s: left out %d files that are no images of a class (first: %s)", folder, len(others), others[0])
     return ImageSet(folder, tuple(Category(id, name) for id, name in enumerate(classes)), tuple(images))

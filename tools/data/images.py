@@ -1,29 +1,111 @@
-"""Reading image files as COCO means them: the stored pixels, RGB, whole or not at all."""
+"""Reading image files as COCO means them: the stored pixels, RGB, whole or not at all; in training perhaps reduced."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import numpy as np
 
 from ...backbones import InputError
 
+Array = np.ndarray[Any, np.dtype[Any]]
+Pixels = np.ndarray[Any, np.dtype[np.uint8]]
+
+JPEG = b"\xff\xd8"  # what such a file begins with
+
 # What each format ends with when it was written to its end; OpenCV fills in the rest of a cut file without an error.
-ENDINGS = {b"\xff\xd8": b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}
+ENDINGS = {JPEG: b"\xff\xd9", b"\x89P": b"IEND\xaeB`\x82"}
 SUFFIXES = (".jpg", ".jpeg", ".png", ".bmp", ".webp", ".tif", ".tiff")
 
 
-def read_image(path: Path, *, orient: bool = False) -> np.ndarray[Any, np.dtype[np.uint8]]:
+@runtime_checkable
+class Reducible(Protocol):
+    """An image of a data set whose size is known before it is decoded, so that no more of it need be decoded."""
+
+    def size(self) -> tuple[int, int]:
+        """Return the (height, width) that the image is said to have, by its annotations or its file's head."""
+        ...
+
+    def read_reduced(self, factor: int) -> tuple[Array, int]:
+        """Return the pixels as `Files.read_reduced` does; an InputError where their size is another."""
+        ...
+
+
+class Files(Protocol):
+    """How the image files of a data set are read; what goes wrong is an InputError that names the file."""
+
+    @property
+    def suffixes(self) -> tuple[str, ...]: ...
+
+    def read(self, path: Path, *, orient: bool = False) -> Array:
+        """Return the pixels (height, width, channels); with `orient` turned as EXIF data says, where there is such."""
+        ...
+
+    def read_reduced(self, path: Path, factor: int) -> tuple[Array, int]:
+        """Return the pixels at up to a `factor`th of their size, with sides rounded up, and the factor they are at."""
+        ...
+
+    def size(self, path: Path) -> tuple[int, int]:
+        """Return (height, width)."""
+        ...
+
+
+@dataclass(frozen=True)
+class Rgb:
+    """Pictures as uint8 RGB, whatever is stored."""
+
+    suffixes: ClassVar[tuple[str, ...]] = SUFFIXES
+
+    def read(self, path: Path, *, orient: bool = False) -> Pixels:
+        return read_image(path, orient=orient)
+
+    def read_reduced(self, path: Path, factor: int) -> tuple[Pixels, int]:
+        return read_reduced(path, factor)
+
+    def size(self, path: Path) -> tuple[int, int]:
+        return stored_size(path)
+
+
+RGB = Rgb()
+
+
+def read_image(path: Path, *, orient: bool = False) -> Pixels:
     """Return the image as uint8 RGB (height, width, 3).
 
     orient: turn it as its EXIF data says. COCO's sizes and boxes are those of the stored pixels, so training and
     evaluation leave it off. A file that is missing, cut short or no image is an InputError.
     """
-    import cv2
+    return _decode(path, read_content(path), orient=orient, factor=1)
 
+
+def read_reduced(path: Path, factor: int) -> tuple[Pixels, int]:
+    """Return the image, not turned, at a `factor`th (1, 2, 4 or 8) of its size if it is a JPEG, and the factor it has.
+
+    Sides are rounded up. That is quicker than to decode the whole and leaves finer detail out, rather than picking some
+    of it. Other formats know no such thing: of them the factor is 1.
+    """
+    content = read_content(path)
+    factor = factor if content.startswith(JPEG) else 1
+    return _decode(path, content, orient=False, factor=factor), factor
+
+
+def stored_size(path: Path) -> tuple[int, int]:
+    """Return height and width of the stored pixels, from the file's first bytes."""
+    from PIL import Image
+
+    try:
+        with Image.open(path) as image:
+            return image.height, image.width
+    except Exception as error:  # Pillow raises many types for a damaged file
+        raise InputError(f"image {path} cannot be read ({error}); replace the file") from error
+
+
+def read_content(path: Path) -> bytes:
+    """Return what is in an image file; one that is missing or cut short is an InputError."""
     try:
         content = path.read_bytes()
     except OSError as error:
@@ -31,8 +113,24 @@ def read_image(path: Path, *, orient: bool = False) -> np.ndarray[Any, np.dtype[
     # OpenCV decodes a cut JPEG to grey where the data ends; where the end mark is not at the end, ask Pillow.
     if not content.endswith(ENDINGS.get(content[:2], b"")):
         _check_whole(path)
-    flags = cv2.IMREAD_COLOR_RGB if orient else cv2.IMREAD_COLOR_RGB | cv2.IMREAD_IGNORE_ORIENTATION
-    image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    return content
+
+
+def _decode(path: Path, content: bytes, *, orient: bool, factor: int) -> Pixels:
+    import cv2
+
+    # OpenCV names these for grey images; they say "reduced", and IMREAD_COLOR_RGB says the rest.
+    scales = {
+        1: 0,
+        2: cv2.IMREAD_REDUCED_GRAYSCALE_2,
+        4: cv2.IMREAD_REDUCED_GRAYSCALE_4,
+        8: cv2.IMREAD_REDUCED_GRAYSCALE_8,
+    }
+    flags = cv2.IMREAD_COLOR_RGB | scales[factor] | (0 if orient else cv2.IMREAD_IGNORE_ORIENTATION)
+    try:
+        image = cv2.imdecode(np.frombuffer(content, np.uint8), flags) if content else None
+    except cv2.error:  # more pixels than it takes
+        image = None
     if image is None:
         raise InputError(f"{path} is not an image that OpenCV can read; remove it from the data set or replace it")
     return np.asarray(image, np.uint8)
@@ -60,14 +158,14 @@ def list_files(folder: Path) -> list[Path]:
     return sorted(found)
 
 
-def find_images(paths: Sequence[Path]) -> list[Path]:
+def find_images(paths: Sequence[Path], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
     """Return the image files among the paths and in the folders among them (not deeper), in order of name."""
     found: list[Path] = []
     for path in paths:
         if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in SUFFIXES)
+            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
             if not inside:
-                raise InputError(f"no images in {path}; files ending in {', '.join(SUFFIXES)} are read")
+                raise InputError(f"no images in {path}; files ending in {', '.join(suffixes)} are read")
             found += inside
         elif path.is_file():
             found.append(path)

@@ -9,6 +9,8 @@ import numpy as np
 from torch import Tensor
 
 from ...backbones import InputError
+from .cutouts import Cutouts
+from .run_lengths import cut_out, read_runs
 
 Array = np.ndarray[Any, np.dtype[Any]]
 Rle = Mapping[str, Any]  # `size` [height, width], and `counts`, compressed, as bytes or str
@@ -33,9 +35,13 @@ def read_segmentation(annotation: Mapping[str, Any], height: int, width: int) ->
         raise
     except (KeyError, TypeError, ValueError, OverflowError) as error:
         raise InputError(f"{name} is neither a list of polygons nor an RLE ({error})") from error
+    longest = max(height, width)
     for polygon in polygons:
         if polygon.ndim != 1 or len(polygon) % 2 or not np.isfinite(polygon).all():
             raise InputError(f"{name} has a polygon that is not a list of finite x, y, x, y, …")
+        # pycocotools walks along each edge, and does not look how long it is.
+        if polygon.min() < -longest or polygon.max() > 2 * longest:
+            raise InputError(f"{name} has a point further from its image of {width}x{height} than that is long")
     return polygons or None
 
 
@@ -45,7 +51,7 @@ def _read_rle(found: Rle, name: str, height: int, width: int) -> Rle:
     counts, size = found["counts"], list(found["size"])
     if size != [height, width]:
         raise InputError(f"{name} is for an image of (height, width) {size}, its image has {[height, width]}")
-    runs = np.array(counts, np.int64) if isinstance(counts, list) else _runs(counts)
+    runs = np.array(counts, np.int64) if isinstance(counts, list) else read_runs([counts])[0]
     # pycocotools does not look, and would write past the end of its array.
     if (runs < 0).any() or runs.sum() != height * width:
         raise InputError(f"{name} is damaged: its runs do not add up to the {height * width} pixels of the image")
@@ -53,27 +59,6 @@ def _read_rle(found: Rle, name: str, height: int, width: int) -> Rle:
         compressed: Rle = coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)
         return compressed
     return {"size": size, "counts": counts}
-
-
-def _runs(counts: str | bytes) -> Array:
-    """Return the lengths of the runs in a compressed RLE.
-
-    Each number has five bits a character, lowest first, with bit 5 where more follow; from the fourth number on it is
-    the difference to the last but one.
-    """
-    codes = np.frombuffer(counts.encode() if isinstance(counts, str) else counts, np.uint8).astype(np.int64) - 48
-    last = (codes & 32) == 0
-    if not len(codes) or codes.min() < 0 or codes.max() > 63 or not last[-1]:
-        raise ValueError("its counts are no compressed RLE")
-    starts = np.flatnonzero(np.concatenate([[True], last[:-1]]))
-    place = np.arange(len(codes)) - np.repeat(starts, np.diff([*starts, len(codes)]))
-    if place.max() > 8:  # a run of more than 2^40 pixels
-        raise ValueError("its counts are no compressed RLE")
-    runs = np.add.reduceat((codes & 31) << 5 * place, starts)
-    runs -= np.where(codes[last] & 16, 1 << 5 * (place[last] + 1), 0)
-    runs[1::2] = runs[1::2].cumsum()
-    runs[2::2] = runs[2::2].cumsum()
-    return np.asarray(runs)
 
 
 def rle_of(segmentation: Segmentation, height: int, width: int) -> Rle:
@@ -96,6 +81,11 @@ def decode(segmentations: Sequence[Segmentation], height: int, width: int) -> np
     return masks
 
 
+def compact(segmentations: Sequence[Segmentation], height: int, width: int) -> Cutouts:
+    """Return the same masks as `decode`, each in the window that holds it; the rest of the image is never made."""
+    return cut_out(*read_runs([rle_of(each, height, width)["counts"] for each in segmentations]), (height, width))
+
+
 def encode(masks: Tensor | Sequence[Rle]) -> list[dict[str, Any]]:
     """Return a model's masks, dense probabilities (D, 1, H, W) or RLE, as JSON has them: `counts` as str."""
     from pycocotools import mask as coco_mask
@@ -108,15 +98,3 @@ def encode(masks: Tensor | Sequence[Rle]) -> list[dict[str, Any]]:
 
 def _text(counts: str | bytes) -> str:
     return counts if isinstance(counts, str) else counts.decode()
-
-
-def resize_masks(masks: Array, height: int, width: int) -> Array:
-    """Return masks (N, h, w) at another size: each pixel is that of the nearest one, by the centres of pixels.
-
-    OpenCV's nearest takes corners, which would shift masks against pixels that are resized bilinearly.
-    """
-    rows, columns = (
-        (2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip((height, width), masks.shape[-2:], strict=True)
-    )
-    resized: Array = masks.take(rows, axis=-2).take(columns, axis=-1)
-    return resized

@@ -3,20 +3,21 @@
 from __future__ import annotations
 
 import logging
-from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, overload
 
 import numpy as np
 
 from ...backbones import InputError
 from ...backbones.errors import unknown
-from .coco import CocoSet, Image
+from .coco import CocoSet, Image, Part
 from .formats import BACKGROUND, COCO_NAMES
-from .masks import Rle, Segmentation, decode, read_segmentation, rle_of
+from .masks import Rle, Segmentation, decode, rle_of
+from .segments import NONE
 from .sets import IGNORE, Array, Category, ImageSet, pick_targets
+from .store import Stored
 
 log = logging.getLogger("vertebra")
 
@@ -59,20 +60,69 @@ class DrawnImage:
         return self.image.path
 
     def read(self) -> Array:
-        """Return the pixels, uint8 RGB (height, width, 3)."""
+        """Return the pixels, as those of its image."""
         return self.image.read()
+
+    def size(self) -> tuple[int, int]:
+        return self.image.size()
+
+    def read_reduced(self, factor: int) -> tuple[Array, int]:
+        return self.image.read_reduced(factor)
 
     def targets(self, keys: Sequence[str]) -> dict[str, Array]:
         """Return `semantic` (height, width) uint8, where it is asked for."""
         return pick_targets({"semantic": self._semantic}, keys)
 
     def _semantic(self) -> Labels:
-        size = self.image.height, self.image.width
-        labels = np.zeros(size, np.uint8)
-        self.draw(labels, [(index, rle_of(segmentation, *size)) for index, segmentation in self.objects])
-        for crowd in self.crowds:
-            labels[(labels == 0) & (decode([crowd], *size)[0] > 0)] = IGNORE
-        return labels
+        return draw_labels((self.image.height, self.image.width), self.objects, self.crowds, self.draw)
+
+
+def draw_labels(
+    size: tuple[int, int],
+    objects: Sequence[tuple[int, Segmentation]],
+    crowds: Sequence[Segmentation],
+    draw: Drawing,
+) -> Labels:
+    """Return the labels of an image of that (height, width): of objects their class, of crowds on what is left 255."""
+    labels = np.zeros(size, np.uint8)
+    draw(labels, [(index, rle_of(segmentation, *size)) for index, segmentation in objects])
+    for crowd in crowds:
+        labels[(labels == 0) & (decode([crowd], *size)[0] > 0)] = IGNORE
+    return labels
+
+
+@dataclass(frozen=True, eq=False)
+class _Drawn(Sequence[DrawnImage]):
+    """The images of a data set, at these places of it, with the class of each of its labels (from 1; 0: not drawn)."""
+
+    data: CocoSet
+    places: Array
+    classes: Array
+    draw: Drawing
+
+    def __len__(self) -> int:
+        return len(self.places)
+
+    @overload
+    def __getitem__(self, index: int) -> DrawnImage: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[DrawnImage, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> DrawnImage | tuple[DrawnImage, ...]:
+        if isinstance(index, slice):
+            return tuple(self[i] for i in range(*index.indices(len(self))))
+        place = int(self.places[index])
+        part, stored = self.data.images.stored(place)
+        classes = self.classes[part.labels[stored.annotations["category"]]]
+        found = [
+            (int(classes[row]), bool(stored.annotations["crowd"][row]), segmentation)
+            for row in np.flatnonzero(classes).tolist()
+            if (segmentation := stored.segmentation(row)) is not None
+        ]
+        objects = tuple((index, segmentation) for index, crowd, segmentation in found if not crowd)
+        crowds = tuple(segmentation for _, crowd, segmentation in found if crowd)
+        return DrawnImage(self.data.images[place], objects, crowds, self.draw)
 
 
 def rasterised(
@@ -89,9 +139,49 @@ def rasterised(
     if overlaps not in OVERLAPS:
         raise unknown("rule for overlaps", overlaps, OVERLAPS)
     chosen = [category.name for category in data.categories] if classes is None else list(classes)
-    index_of = _classes(data, chosen)
-    found, without = _by_image(data, index_of)
-    if without and not any(objects for objects, _, _ in found.values()):
+    class_of = _classes(data, chosen)
+    _require_masks(data, class_of)
+    places = np.arange(len(data.images))
+    if least_area:
+        places = places[np.concatenate([_areas(part, class_of) for part in data.parts]) > least_area]
+    if not len(places):
+        raise InputError(
+            f"{data.source} has no image whose objects of these classes cover more than {least_area} pixels"
+        )
+    names = (BACKGROUND, *chosen)
+    categories = tuple(Category(id, name) for id, name in enumerate(names))
+    return ImageSet(data.source, categories, _Drawn(data, places, class_of, OVERLAPS[overlaps]))
+
+
+def _classes(data: CocoSet, chosen: Sequence[str]) -> Array:
+    """Return the class of each label, 0 for those that are not drawn."""
+    labels = {category.name: label for label, category in enumerate(data.categories, start=1)}
+    if len(chosen) >= IGNORE or len(set(chosen)) < len(chosen):
+        raise InputError(
+            f"{len(chosen)} classes, {len(set(chosen))} of them different; up to {IGNORE - 1} can be drawn, each once"
+        )
+    class_of = np.zeros(len(labels) + 1, np.int64)
+    for index, name in enumerate(chosen, start=1):
+        known = name if name in labels else COCO_NAMES.get(name, name)
+        if known not in labels:
+            raise unknown(f"category of {data.source}", name, labels)
+        class_of[labels[known]] = index
+    return class_of
+
+
+def _require_masks(data: CocoSet, class_of: Array) -> None:
+    """Say once which objects have no mask to draw; where none has one, that is an InputError."""
+    without: list[int] = []
+    drawn = 0
+    for part in data.parts:
+        wanted = class_of[part.labelled] > 0
+        try:
+            masked = part.store.masked(wanted)
+        except InputError as error:
+            raise InputError(f"{part.store.source}: {error}") from error
+        without += part.store.table["id"][wanted & ~masked].tolist()
+        drawn += int((wanted & masked & ~part.store.table["crowd"]).sum())
+    if without and not drawn:
         raise InputError(
             f"{data.source} has no masks to draw: none of the {len(without)} objects of these classes has polygons of "
             f"three points or an RLE as its segmentation (first: annotation id {without[0]})"
@@ -103,65 +193,25 @@ def rasterised(
             len(without),
             without[0],
         )
-    images = tuple(
-        DrawnImage(image, tuple(objects), tuple(crowds), OVERLAPS[overlaps])
-        for image in data.images
-        for objects, crowds, area in (found.get(image.id, ((), (), 0.0)),)
-        if area > least_area or not least_area
-    )
-    if not images:
-        raise InputError(
-            f"{data.source} has no image whose objects of these classes cover more than {least_area} pixels"
-        )
-    names = (BACKGROUND, *chosen)
-    return ImageSet(data.source, tuple(Category(id, name) for id, name in enumerate(names)), images)
 
 
-def _classes(data: CocoSet, chosen: Sequence[str]) -> dict[int, int]:
-    """Return the class of each category id that is drawn."""
-    ids = {category.name: category.id for category in data.categories}
-    if len(chosen) >= IGNORE or len(set(chosen)) < len(chosen):
-        raise InputError(
-            f"{len(chosen)} classes, {len(set(chosen))} of them different; up to {IGNORE - 1} can be drawn, each once"
-        )
-    index_of = {}
-    for index, name in enumerate(chosen, start=1):
-        known = name if name in ids else COCO_NAMES.get(name, name)
-        if known not in ids:
-            raise unknown(f"category of {data.source}", name, ids)
-        index_of[ids[known]] = index
-    return index_of
+def _areas(part: Part, class_of: Array) -> Array:
+    """Return for each of the part's images the area of its drawn objects: as recorded, else of the mask."""
+    store = part.store
+    drawn = (class_of[part.labelled] > 0) & ~store.table["crowd"] & (store.table["form"] != NONE)
+    areas = np.where(drawn, store.table["area"], 0)
+    unknown_areas = np.flatnonzero(np.isnan(areas))
+    of_row = part.of_row
+    starts = np.cumsum(store.counts) - store.counts
+    for row in unknown_areas:
+        image = int(of_row[row])
+        areas[row] = _mask_area(store.image(image), int(row - starts[image]))
+    return np.asarray(np.bincount(of_row, areas, minlength=len(store))[part.rows])
 
 
-Found = tuple[list[tuple[int, Segmentation]], list[Segmentation], float]  # objects, crowds, area of the objects
-
-
-def _by_image(data: CocoSet, index_of: Mapping[int, int]) -> tuple[dict[int, Found], list[Any]]:
-    """Return what is to be drawn by image id, and the ids of the annotations of objects without a mask."""
-    sizes = {image.id: (image.height, image.width) for image in data.images}
-    objects, crowds = defaultdict(list), defaultdict(list)
-    areas: dict[int, float] = defaultdict(float)
-    without = []
-    for annotation in data.document["annotations"]:
-        image, index = annotation["image_id"], index_of.get(annotation["category_id"])
-        if index is None:
-            continue
-        try:
-            segmentation = read_segmentation(annotation, *sizes[image])
-        except InputError as error:
-            raise InputError(f"{data.source}: {error}") from error
-        if segmentation is None:
-            without.append(annotation.get("id"))
-        elif annotation.get("iscrowd", 0):
-            crowds[image].append(segmentation)
-        else:
-            objects[image].append((index, segmentation))
-            areas[image] += _area(annotation, segmentation, sizes[image])
-    return {image: (objects[image], crowds[image], areas[image]) for image in objects.keys() | crowds.keys()}, without
-
-
-def _area(annotation: Mapping[str, Any], segmentation: Segmentation, size: tuple[int, int]) -> float:
+def _mask_area(stored: Stored, row: int) -> float:
     from pycocotools import mask as coco_mask
 
-    recorded = annotation.get("area")
-    return float(coco_mask.area(rle_of(segmentation, *size)) if recorded is None else recorded)
+    segmentation = stored.segmentation(row)
+    assert segmentation is not None
+    return float(coco_mask.area(rle_of(segmentation, stored.height, stored.width)))

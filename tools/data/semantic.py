@@ -11,7 +11,7 @@ import numpy as np
 
 from ...backbones import InputError
 from .formats import read_lines
-from .images import SUFFIXES, list_files, read_image
+from .images import RGB, Files, list_files
 from .labels import Coding, Colour, colour_coding, read_labels, value_coding
 from .sets import Array, Category, ImageSet, pick_targets
 
@@ -24,10 +24,17 @@ class LabelledImage:
     path: Path
     labels: Path
     coding: Coding
+    files: Files = RGB
 
     def read(self) -> Array:
-        """Return the pixels, uint8 RGB (height, width, 3)."""
-        return read_image(self.path)
+        """Return the pixels (height, width, channels), uint8 RGB unless the data set says otherwise."""
+        return self.files.read(self.path)
+
+    def size(self) -> tuple[int, int]:
+        return self.files.size(self.path)
+
+    def read_reduced(self, factor: int) -> tuple[Array, int]:
+        return self.files.read_reduced(self.path, factor)
 
     def targets(self, keys: Sequence[str]) -> dict[str, Array]:
         """Return `semantic` (height, width) uint8, 255 where a pixel is to be ignored, where it is asked for."""
@@ -35,24 +42,13 @@ class LabelledImage:
 
     def _semantic(self) -> np.ndarray[Any, np.dtype[np.uint8]]:
         semantic = read_labels(self.labels, self.coding)
-        width, height = _size(self.path)
+        height, width = self.size()
         if semantic.shape != (height, width):
             raise InputError(
                 f"image {self.path} is {width}x{height}, its labels {self.labels} are "
                 f"{semantic.shape[1]}x{semantic.shape[0]}; a pair must have one size"
             )
         return semantic
-
-
-def _size(path: Path) -> tuple[int, int]:
-    """Return width and height of the stored pixels, from the file's first bytes."""
-    from PIL import Image
-
-    try:
-        with Image.open(path) as image:
-            return image.size
-    except Exception as error:  # Pillow raises many types for a damaged file
-        raise InputError(f"image {path} cannot be read ({error}); replace the file") from error
 
 
 def read_label_folders(
@@ -67,6 +63,7 @@ def read_label_folders(
     image_suffix: str = "",
     label_suffix: str = "",
     listed: Path | None = None,
+    files: Files = RGB,
 ) -> ImageSet:
     """Pair the images of one folder with the label PNGs of another, by their path in it without the suffix.
 
@@ -82,12 +79,12 @@ def read_label_folders(
         coding = colour_coding(len(names), palette, ignore_colours)
     else:
         coding = value_coding(len(names), values, ignore)
-    image_files = _by_name(images, SUFFIXES, image_suffix, "images")
+    image_files = _by_name(images, files.suffixes, image_suffix, "images")
     label_files = _by_name(labels, (".png",), label_suffix, "labels")
     wanted = sorted(image_files.keys() | label_files.keys()) if listed is None else _read_list(listed)
     hint = "" if listed is not None else "; a file named by `listed` can choose the pairs to take"
-    for files, folder, what in ((image_files, images, "an image"), (label_files, labels, "labels")):
-        missing = [name for name in wanted if name not in files]
+    for there, folder, what in ((image_files, images, "an image"), (label_files, labels, "labels")):
+        missing = [name for name in wanted if name not in there]
         if missing:
             raise InputError(
                 f"{len(missing)} of {len(wanted)} pairs are without {what} in {folder} (first: {missing[0]!r}){hint}"
@@ -96,7 +93,7 @@ def read_label_folders(
         source=labels,
         categories=tuple(Category(value, name) for value, name in zip(coding.original, names, strict=True)),
         images=tuple(
-            LabelledImage(id, images / image_files[name], labels / label_files[name], coding)
+            LabelledImage(id, images / image_files[name], labels / label_files[name], coding, files)
             for id, name in enumerate(wanted, start=1)
         ),
     )

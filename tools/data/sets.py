@@ -38,10 +38,10 @@ class Sample(Protocol):
         """Return the pixels, uint8 RGB (height, width, 3)."""
         ...
 
-    def targets(self, keys: Sequence[str]) -> dict[str, Array]:
+    def targets(self, keys: Sequence[str]) -> dict[str, Any]:
         """Return what a model learns from, by the names it has in targets, in pixels of the image as it is read.
 
-        The arrays are the caller's own.
+        Arrays, which are the caller's own, but `masks` are Cutouts.
         """
         ...
 
@@ -65,7 +65,7 @@ class ImageSet:
 
     source: Path
     categories: tuple[Category, ...]
-    images: tuple[Sample, ...]
+    images: Sequence[Sample]
 
 
 def check_categories(data: DataSet, categories: Sequence[Category]) -> None:
@@ -81,7 +81,7 @@ def check_categories(data: DataSet, categories: Sequence[Category]) -> None:
     )
 
 
-def pick_targets(known: Mapping[str, Callable[[], Array]], keys: Sequence[str]) -> dict[str, Array]:
+def pick_targets(known: Mapping[str, Callable[[], Any]], keys: Sequence[str]) -> dict[str, Any]:
     """Return the targets of these keys, each made only when asked for; one that the data set lacks is an InputError."""
     for key in keys:
         if key not in known:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import tempfile
 from collections.abc import Callable
@@ -15,6 +14,7 @@ from typing import Any
 import numpy as np
 
 from ...backbones import InputError
+from .cache import cache_folder
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -58,10 +58,9 @@ SHAPES: dict[str, tuple[int, Callable[[], Array]]] = {
 
 
 def cached_shapes(settings: Shapes) -> Path:
-    """Return the folder of the set in the cache ($XDG_CACHE_HOME/vertebra), which is written when it is not there."""
+    """Return the folder of the set in the cache, which is written when it is not there."""
     key = sha256(json.dumps([VERSION, asdict(settings)], sort_keys=True).encode()).hexdigest()[:12]
-    cache = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "vertebra"
-    folder = cache / f"shapes-{key}"
+    folder = cache_folder() / f"shapes-{key}"
     return folder if folder.is_dir() else write_shapes(settings, folder)
 
 

@@ -2,27 +2,51 @@
 
 from __future__ import annotations
 
+import math
 import signal
 from collections.abc import Iterator, Mapping, Sequence
-from functools import lru_cache
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from ...backbones import InputError
+from ..memory import keep_freed_memory
+from .cutouts import Cutouts
+from .sampling import Order
 from .sets import Array, Sample
 from .transforms import Transform
 
-Loaded = tuple[Tensor, dict[str, Tensor]]  # pixels (3, H, W) uint8, and targets
+
+class Target(dict[str, Any]):
+    """What a model learns from in a sample: tensors, but `masks` are BoxedMasks.
+
+    It comes from a worker as bytes. As shared memory, torch's way, each small tensor would take as long as to resize
+    the image.
+    """
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return _target_of, (
+            {key: value.numpy() if isinstance(value, Tensor) else value for key, value in self.items()},
+        )
+
+
+def _target_of(arrays: Mapping[str, Any]) -> Target:
+    return Target(
+        {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in arrays.items()}
+    )
+
+
+Loaded = tuple[Tensor, dict[str, Any]]  # pixels (3, H, W) uint8, and a Target
 
 
 class TrainingStream(Dataset[Loaded | InputError]):
     """Endless shuffled passes over the images; position `i` gives the same sample whichever process asks for it.
 
-    target_keys: what the targets hold beside `image_id`, of what the images' data set has.
+    target_keys: what the targets hold beside `image_id`, of what the images' data set has. order: which image stands at
+    each position; by default each comes once in a pass.
     """
 
     def __init__(
@@ -32,17 +56,20 @@ class TrainingStream(Dataset[Loaded | InputError]):
         seed: int,
         *,
         target_keys: Sequence[str] = ("boxes", "labels"),
+        order: Order | None = None,
     ) -> None:
         self.images = images
         self.transform = transform
         self.seed = seed
         self.target_keys = tuple(target_keys)
+        transform.needed(self.target_keys)  # raises where the transforms cannot give them
+        self.order = order or Order(len(images), seed)
 
     def __getitem__(self, position: int) -> Loaded | InputError:
-        image = self.images[shuffled(self.seed, position, len(self.images))]
+        image = self.images[self.order[position]]
         sample_seed = int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
         try:
-            pixels, targets = self.transform(image.read(), image.targets(self.target_keys), sample_seed)
+            pixels, targets = self.transform(image, self.target_keys, sample_seed, self.images)
         except InputError as error:
             return error
         return _load(pixels, targets, image)
@@ -66,24 +93,26 @@ class EvaluationImages(Dataset[Loaded | InputError]):
             return error
 
 
-def shuffled(seed: int, position: int, count: int) -> int:
-    """Return the index that stands at this position of an endless run of shuffled passes over `count` things."""
-    lap, offset = divmod(position, count)
-    return int(_order(seed, lap, count)[offset])
-
-
-@lru_cache(maxsize=2)  # a batch may reach into the next lap
-def _order(seed: int, lap: int, count: int) -> np.ndarray[Any, np.dtype[np.int64]]:
-    return np.random.default_rng([seed, lap]).permutation(count)
-
-
-def _load(pixels: Array, targets: Mapping[str, Array], image: Sample) -> Loaded:
+def _load(pixels: Array, targets: Mapping[str, Any], image: Sample) -> Loaded:
     """Pixels (H, W, 3) -> (3, H, W), and targets as tensors with the image's id."""
-    tensors = {key: torch.from_numpy(np.asarray(value, order="C")) for key, value in targets.items()}
-    return torch.from_numpy(np.ascontiguousarray(pixels.transpose(2, 0, 1))), {
-        **tensors,
-        "image_id": torch.tensor(image.id),
+    import cv2
+
+    planes = _empty((pixels.shape[2], *pixels.shape[:2]), pixels.dtype)
+    cv2.split(pixels, list(planes.numpy()))  # into the planes; seven times as fast as to copy the transposed array
+    tensors = {
+        key: value.tensors() if isinstance(value, Cutouts) else torch.from_numpy(np.asarray(value, order="C"))
+        for key, value in targets.items()
     }
+    return planes, Target(tensors, image_id=torch.tensor(image.id))
+
+
+def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
+    """Return a tensor to be filled; in a worker, in memory that the main process will share instead of a copy."""
+    kind = torch.from_numpy(np.empty(0, dtype)).dtype
+    if get_worker_info() is None:
+        return torch.empty(shape, dtype=kind)
+    storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # type: ignore[no-untyped-call]
+    return torch.empty(0, dtype=kind).set_(storage).view(shape)
 
 
 def training_batches(
@@ -121,8 +150,9 @@ def _batches(
 
 
 def _quiet_worker(_: int) -> None:
-    """One thread a worker, and Ctrl-C is for the main process to answer."""
+    """One thread a worker, which keeps the memory of its samples, and Ctrl-C is for the main process to answer."""
     import cv2
 
     cv2.setNumThreads(0)
+    keep_freed_memory()  # else each sample's pixels come as fresh pages: a fifth of the time
     signal.signal(signal.SIGINT, signal.SIG_IGN)

@@ -20,13 +20,17 @@ Batch = list[tuple[Tensor, dict[str, Tensor]]]
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did. `images_per_second` counts all the time since the step before, waiting for data included."""
+    """What one step did. `images_per_second` counts all the time since the step before, waiting for data included.
+
+    `dropped` is how many objects of its images the transforms lost.
+    """
 
     step: int
     learning_rate: float
     loss: float
     losses: dict[str, float]
     images_per_second: float
+    dropped: int
 
 
 def train(
@@ -67,7 +71,8 @@ def train(
             optimiser.step()
             step += 1
             now = time.perf_counter()
-            after_step(StepReport(step, rate, sum(values.values()), values, len(batch) / (now - began)))
+            dropped = sum(int(target.get("dropped", 0)) for _, target in batch)
+            after_step(StepReport(step, rate, sum(values.values()), values, len(batch) / (now - began), dropped))
             began = now
             if interrupted():
                 break

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ..draw import draw_caption, write_picture
+from ..draw import as_rgb, draw_caption, write_picture
 from .classification import ClassificationEvaluator
 from .confusion_picture import write_confusion
 
@@ -55,6 +55,7 @@ def classification_picture(
 
 def _cell(image: Tensor, prediction: str, mistake: str) -> Tensor:
     """Return an image fitted into a square with a frame, and two lines of text below."""
+    image = as_rgb(image)
     scale = CELL / max(image.shape[-2:])
     height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
     # Nearest for the large pixels of small images, which smoothing would turn into fog.

@@ -75,10 +75,14 @@ class CocoEvaluator:
         coco.createIndex()
         return coco
 
-    # Copies of the records, because COCOeval writes into them, with what it reads and files of other tools may lack.
+    # Copies of the records, because COCOeval writes into them, with what it reads and files of other tools may lack. It
+    # takes an object with the id 0 for none, and of two with the same id one, so that they get ids of their own.
 
     def _boxes(self) -> list[dict[str, Any]]:
-        return [{"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a} for a in self.document["annotations"]]
+        return [
+            {"iscrowd": 0, "area": a["bbox"][2] * a["bbox"][3], **a, "id": i}
+            for i, a in enumerate(self.document["annotations"], start=1)
+        ]
 
     def _found_boxes(self) -> list[dict[str, Any]]:
         return [
@@ -90,7 +94,8 @@ class CocoEvaluator:
         from pycocotools import mask as coco_mask
 
         sizes = {record["id"]: (record["height"], record["width"]) for record in self.document["images"]}
-        records, without = [], []
+        records: list[dict[str, Any]] = []
+        without = []
         for annotation in self.document["annotations"]:
             height, width = sizes[annotation["image_id"]]
             segmentation = read_segmentation(annotation, height, width)
@@ -99,7 +104,7 @@ class CocoEvaluator:
                 continue
             rle = rle_of(segmentation, height, width)
             area = float(coco_mask.area(rle))
-            records.append({"iscrowd": 0, "area": area, **annotation, "segmentation": rle})
+            records.append({"iscrowd": 0, "area": area, **annotation, "segmentation": rle, "id": len(records) + 1})
         if without:
             log.warning(
                 "%d objects without a mask are not counted in the metrics of masks (first: annotation id %s)",

@@ -71,12 +71,12 @@ def test_masks_of_the_objects_to_learn(
     assert first.boxes.tolist() == [[10, 20, 40, 35]]
     expected = np.zeros((60, 80), np.uint8)
     expected[20:35, 10:40] = 1
-    assert np.array_equal(first.masks(), expected[None])
-    assert first.masks().dtype == np.uint8
-    assert second.masks().shape == empty.masks().shape == (0, 60, 80)
+    assert np.array_equal(first.masks().dense(), expected[None])
+    assert first.masks().dense().dtype == np.uint8
+    assert second.masks().dense().shape == empty.masks().dense().shape == (0, 60, 80)
     assert second.boxes.shape == (0, 4)
     assert with_masks(plain)[1] == [1, 4]
-    assert data.document is plain.document
+    assert data.document == plain.document
 
 
 def test_a_set_without_masks_is_refused(coco_folder: Path, coco_document: dict[str, Any]) -> None:
@@ -100,7 +100,11 @@ def test_first_images_cuts_the_document_too(coco_folder: Path) -> None:
     ("change", "message"),
     [
         ({"annotations": None}, "not a COCO instances file: it has no list 'annotations'"),
-        ({"images": []}, r"annotation 1 belongs to image 7, which is not among the images"),
+        ({"images": []}, "lists 0 images and 2 categories; both are needed"),
+        (
+            {"annotations": [{"id": 5, "image_id": 8, "category_id": 1, "bbox": [1, 2, 3, 4]}]},
+            r"annotation 5 belongs to image 8, which is not among the images",
+        ),
         ({"categories": [{"id": 18, "name": "dog"}]}, "annotation 2 has category 1, which is not among the categories"),
         ({"images": [{"id": 7}]}, "a record lacks 'file_name'"),
         ({"annotations": [{"id": 5, "image_id": 7, "category_id": 1, "bbox": [1, 2, 3]}]}, "not a COCO instances file"),
@@ -111,6 +115,10 @@ def test_first_images_cuts_the_document_too(coco_folder: Path) -> None:
         (
             {"images": [{"id": 7, "file_name": "../secret.png", "height": 1, "width": 1}], "annotations": []},
             r"file_name '\.\./secret\.png' points outside",
+        ),
+        (
+            {"images": [{"id": 7, "file_name": "/etc/hosts", "height": 1, "width": 1}], "annotations": []},
+            r"file_name '/etc/hosts' points outside",
         ),
         (
             {"images": [{"id": 7, "file_name": "gone.png", "height": 1, "width": 1}], "annotations": []},

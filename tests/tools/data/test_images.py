@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import vertebra
-from vertebra.tools.data.images import find_images, read_image
+from vertebra.tools.data.images import find_images, read_image, read_reduced, stored_size
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
 
@@ -33,6 +33,47 @@ def test_exif_orientation_only_where_it_is_asked_for(tmp_path: Path) -> None:
     path = save(tmp_path / "turned.jpg", exif=exif)
     assert read_image(path).shape == (40, 30, 3)
     assert read_image(path, orient=True).shape == (30, 40, 3)
+
+
+@pytest.mark.parametrize("factor", [1, 2, 4, 8])
+@pytest.mark.parametrize("size", [(64, 48), (67, 49), (8, 8), (5, 1)])
+def test_a_reduced_jpeg(tmp_path: Path, factor: int, size: tuple[int, int]) -> None:
+    """Against Pillow, which asks libjpeg for the same, and against averages of the whole."""
+    path = tmp_path / "a.jpg"
+    slopes = np.add.outer(np.arange(size[0]) * 2, np.arange(size[1])).astype(np.uint8)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # a turn, which is ignored
+    Image.fromarray(np.stack([slopes, slopes[::-1], slopes * 0 + 99], axis=-1)).save(path, quality=95, exif=exif)
+    pixels, reduced = read_reduced(path, factor)
+    assert reduced == factor
+    assert pixels.shape == (-(-size[0] // factor), -(-size[1] // factor), 3)
+    with Image.open(path) as image:
+        image.draft("RGB", (max(1, size[1] // factor), max(1, size[0] // factor)))
+        if image.size == pixels.shape[1::-1]:  # Pillow's own choice may be another
+            assert np.abs(np.asarray(image, int) - pixels).max() <= 2
+    whole = read_image(path).astype(int)
+    inner = whole[: size[0] // factor * factor, : size[1] // factor * factor]
+    rows, columns = inner.shape[0] // factor, inner.shape[1] // factor
+    means = inner.reshape(rows, factor, columns, factor, 3).mean(axis=(1, 3))
+    assert np.abs(means - pixels[:rows, :columns]).max(initial=0) <= 6
+    assert stored_size(path) == size
+
+
+def test_only_jpeg_is_reduced(tmp_path: Path) -> None:
+    pixels, reduced = read_reduced(save(tmp_path / "a.png"), 4)
+    assert np.array_equal(pixels, PIXELS)
+    assert reduced == 1
+    assert stored_size(tmp_path / "a.png") == (40, 30)
+
+
+def test_reduced_images_are_whole_too(tmp_path: Path) -> None:
+    path = save(tmp_path / "cut.jpg")
+    path.write_bytes(path.read_bytes()[:-100])
+    with pytest.raises(vertebra.InputError, match=r"cut\.jpg is cut short"):
+        read_reduced(path, 2)
+    (tmp_path / "text.jpg").write_text("hello")
+    with pytest.raises(vertebra.InputError, match=r"text\.jpg cannot be read"):
+        stored_size(tmp_path / "text.jpg")
 
 
 @pytest.mark.parametrize("suffix", ["jpg", "png"])

@@ -7,13 +7,23 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
 from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 
 import vertebra
 from vertebra.tools.data.coco import read_coco, with_masks
-from vertebra.tools.data.masks import decode, encode, read_segmentation, resize_masks, rle_of
+from vertebra.tools.data.cutouts import Cutouts
+from vertebra.tools.data.masks import compact, decode, encode, read_segmentation, rle_of
+
+
+def assert_cut_out(found: Cutouts, expected: np.ndarray) -> None:
+    """One mask, in the smallest window that holds it."""
+    assert np.array_equal(found.dense(), expected[None])
+    rows, columns = np.nonzero(expected)
+    if len(rows):
+        assert found.corners == ((rows.min(), columns.min()),)
+        assert found.parts[0].shape == (rows.max() - rows.min() + 1, columns.max() - columns.min() + 1)
+
 
 SQUARE = [[2.0, 1.0, 6.0, 1.0, 6.0, 4.0, 2.0, 4.0]]
 
@@ -26,7 +36,9 @@ def test_equals_pycocotools_on_every_annotation_of_coco(real_data: Path, split: 
         size = coco.imgs[annotation["image_id"]]["height"], coco.imgs[annotation["image_id"]]["width"]
         segmentation = read_segmentation(annotation, *size)
         assert segmentation is not None
-        assert np.array_equal(decode([segmentation], *size)[0], coco.annToMask(annotation))
+        expected = coco.annToMask(annotation)
+        assert np.array_equal(decode([segmentation], *size)[0], expected)
+        assert_cut_out(compact([segmentation], *size), expected)
         assert rle_of(segmentation, *size) == coco.annToRLE(annotation)
 
 
@@ -37,7 +49,7 @@ def test_equals_pycocotools_on_compressed_rle(real_data: Path) -> None:
     assert not without
     for image in data.images[:20]:
         expected = [coco.annToMask(a) for a in coco.imgToAnns[image.id]]
-        assert np.array_equal(image.masks(), expected)
+        assert np.array_equal(image.masks().dense(), expected)
 
 
 def test_forms_of_the_same_mask(rng: np.random.Generator) -> None:
@@ -53,6 +65,7 @@ def test_forms_of_the_same_mask(rng: np.random.Generator) -> None:
             read = read_segmentation({"segmentation": {"size": [height, width], "counts": counts}}, height, width)
             assert read is not None
             assert np.array_equal(decode([read], height, width), mask[None])
+            assert_cut_out(compact([read], height, width), mask)
 
 
 @pytest.fixture
@@ -107,7 +120,7 @@ def test_malformed_segmentations_are_named(found: Any, message: str) -> None:
 def test_no_masks() -> None:
     assert decode([], 8, 9).shape == (0, 8, 9)
     assert encode(torch.zeros(0, 1, 8, 9)) == []
-    assert resize_masks(decode([], 8, 9), 4, 5).shape == (0, 4, 5)
+    assert compact([], 8, 9).dense().shape == (0, 8, 9)
 
 
 def test_a_models_masks_dense_or_rle(rng: np.random.Generator) -> None:
@@ -118,8 +131,10 @@ def test_a_models_masks_dense_or_rle(rng: np.random.Generator) -> None:
         assert json.loads(json.dumps(found)) == [{**rle, "counts": rle["counts"].decode()} for rle in expected]
 
 
-@pytest.mark.parametrize("size", [(26, 14), (13, 7), (6, 3), (39, 7), (5, 11)])
-def test_resizing_is_nearest_by_centres(rng: np.random.Generator, size: tuple[int, int]) -> None:
-    masks = rng.integers(0, 2, (4, 13, 7)).astype(np.uint8)
-    expected = F.interpolate(torch.from_numpy(masks)[:, None], size=size, mode="nearest-exact")[:, 0]
-    assert np.array_equal(resize_masks(masks, *size), expected.numpy())
+@pytest.mark.parametrize("far", [1e308, 1e7, -500.25])
+def test_a_point_far_outside_of_the_image(far: float) -> None:
+    """Where pycocotools would walk, pixel by pixel, or end the process."""
+    annotation = {"id": 3, "segmentation": [[0, 0, far, 5, 7, 9]]}
+    with pytest.raises(vertebra.InputError, match="annotation 3 has a point further from its image of 40x30 than"):
+        read_segmentation(annotation, 30, 40)
+    assert read_segmentation({"segmentation": [[0, 0, 79, 5, 7, 9]]}, 30, 40) is not None

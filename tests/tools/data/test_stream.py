@@ -1,13 +1,17 @@
 """The stream of samples: a pure function of (seed, position), whoever asks."""
 
+import copy
+import pickle
+from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
 import pytest
 import torch
 
 import vertebra
+from vertebra.heads.boxed_masks import BoxedMasks
 from vertebra.tools.data.coco import read_coco, require_masks
-from vertebra.tools.data.stream import TrainingStream, evaluation_batches, shuffled, training_batches
+from vertebra.tools.data.stream import TrainingStream, evaluation_batches, training_batches
 from vertebra.tools.data.transforms import Transform, Transforms
 
 
@@ -27,16 +31,13 @@ def stream(shapes: Path) -> TrainingStream:
 
 def same(one: list, other: list) -> bool:
     return all(
-        torch.equal(a, b) and all(torch.equal(s[key], t[key]) for key in s)
+        torch.equal(a, b) and all(torch.equal(dense(s[key]), dense(t[key])) for key in s)
         for (a, s), (b, t) in zip(one, other, strict=True)
     )
 
 
-def test_each_lap_holds_every_image_once_in_another_order() -> None:
-    laps = [[shuffled(0, lap * 10 + i, 10) for i in range(10)] for lap in range(3)]
-    assert all(sorted(lap) == list(range(10)) for lap in laps)
-    assert len({tuple(lap) for lap in laps}) == 3
-    assert [shuffled(1, i, 10) for i in range(10)] != laps[0]
+def dense(value: torch.Tensor | BoxedMasks) -> torch.Tensor:
+    return value if isinstance(value, torch.Tensor) else value.dense()
 
 
 def test_a_sample_does_not_depend_on_what_was_asked_before(stream: TrainingStream) -> None:
@@ -47,13 +48,13 @@ def test_a_sample_does_not_depend_on_what_was_asked_before(stream: TrainingStrea
 
 def test_masks_when_asked(shapes: Path, stream: TrainingStream, masked: TrainingStream) -> None:
     """The generated shapes' boxes are tight, so masks that went with them still touch all four sides."""
-    assert set(stream[0][1]) == {"boxes", "labels", "image_id"}
+    assert set(stream[0][1]) == {"boxes", "labels", "dropped", "image_id"}
     for i in range(10):
         pixels, target = masked[i]
         assert target["masks"].dtype == torch.uint8
         assert target["masks"].shape == (len(target["boxes"]), *pixels.shape[1:])
         assert len(target["masks"]) == len(target["labels"]) > 0
-        for mask, box in zip(target["masks"], target["boxes"], strict=True):
+        for mask, box in zip(target["masks"].dense(), target["boxes"], strict=True):
             ys, xs = mask.nonzero().T
             found = torch.stack([xs.min(), ys.min(), xs.max() + 1, ys.max() + 1])
             torch.testing.assert_close(found.float(), box, atol=1, rtol=0)
@@ -117,3 +118,17 @@ def test_an_unreadable_image_is_named_without_a_traceback_of_the_worker(
     with pytest.raises(vertebra.InputError, match=r"\d+\.png is cut short") as caught:
         list(training_batches(stream, 2, 0, 1, workers))
     assert "Traceback" not in str(caught.value)
+
+
+def test_a_target_goes_between_processes_as_bytes(masked: TrainingStream) -> None:
+    """Also copied, as a DataLoader does that pins memory."""
+    _, target = masked[0]
+    sent = ForkingPickler.dumps(target)
+    assert len(sent) > sum(dense(value).element_size() for value in target.values()) + target["masks"].pixels.numel()
+    for found in (pickle.loads(sent), copy.copy(target)):
+        assert type(found) is type(target)
+        assert {key: dense(value).dtype for key, value in found.items()} == {
+            key: dense(value).dtype for key, value in target.items()
+        }
+        assert all(torch.equal(dense(found[key]), dense(target[key])) for key in target)
+        assert found["dropped"].shape == found["image_id"].shape == ()

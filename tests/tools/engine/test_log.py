@@ -42,7 +42,7 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
     text = io.StringIO()
     with Terminal(Console(file=text, width=120), total=5, start=0, every=2) as terminal:
         for step in range(1, 6):
-            terminal.show(StepReport(step, 0.01, 1.25, {}, 8.0))
+            terminal.show(StepReport(step, 0.01, 1.25, {}, 8.0, 0))
     shown = text.getvalue().splitlines()
     assert [line.split("  ")[0] for line in shown] == ["step 2/5", "step 4/5", "step 5/5"]
     assert "loss 1.250  lr 0.01  8.0 images/s  left" in shown[0]
@@ -51,6 +51,6 @@ def test_plain_lines_where_there_is_no_terminal() -> None:
 def test_a_bar_in_a_terminal() -> None:
     text = io.StringIO()
     with Terminal(Console(file=text, width=120, force_terminal=True), total=5, start=0, every=2) as terminal:
-        terminal.show(StepReport(5, 0.01, 1.25, {}, 8.0))
+        terminal.show(StepReport(5, 0.01, 1.25, {}, 8.0, 0))
     assert "step 5/5" in text.getvalue()
     assert "loss 1.250" in text.getvalue()

@@ -47,6 +47,14 @@ def test_perfect_detections(coco_document: dict[str, Any]) -> None:
     assert len(summary.splitlines()) == 12
 
 
+def test_ids_of_annotations_do_not_matter(coco_document: dict[str, Any]) -> None:
+    """COCOeval takes an object with the id 0 for none, and two with the same id for one."""
+    renamed = [{**a, "id": id} for a, id in zip(coco_document["annotations"], (0, 5, 5, 5), strict=True)]
+    evaluator = CocoEvaluator({**coco_document, "annotations": renamed}, CATEGORIES)
+    evaluator.update([7, 3], [output(([10, 20, 40, 35], 2, 0.9)), output(([5.5, 5, 25.5, 14], 1, 0.8))])
+    assert evaluator.compute()[0]["bbox"]["AP"] == pytest.approx((1 + 51 / 101) / 2)
+
+
 def test_no_detections(coco_document: dict[str, Any]) -> None:
     metrics, _ = CocoEvaluator(coco_document, CATEGORIES).compute()
     assert metrics["bbox"]["AP"] == metrics["bbox"]["AR100"] == 0
