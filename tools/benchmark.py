@@ -7,15 +7,16 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vertebra.tools.annotation_benchmark import annotation_costs
+from vertebra.tools.data_benchmark import data
+
 if TYPE_CHECKING:
     from vertebra.tools.speed import Timing
 
 app = typer.Typer(help="Measure speed side by side with the libraries that do the same.", no_args_is_help=True)
 
-
-@app.callback()
-def group() -> None:  # keeps the verb's name while there is one only
-    """Measure speed side by side with the libraries that do the same."""
+app.command()(data)
+app.command("annotations")(annotation_costs)
 
 
 @app.command()

@@ -7,6 +7,11 @@ from typing import Annotated
 
 import typer
 
+from vertebra.tools.data_browse import browse
+from vertebra.tools.data_check import check
+from vertebra.tools.data_convert import convert
+from vertebra.tools.data_download import download
+
 app = typer.Typer(help="Data sets.", no_args_is_help=True)
 
 
@@ -31,6 +36,12 @@ def shapes(
 
     settings = Shapes(train=train, val=val, size=size, objects=objects, seed=seed)
     typer.echo(write_shapes(settings, output) if output else cached_shapes(settings))
+
+
+app.command()(browse)
+app.command()(check)
+app.command()(convert)
+app.command()(download)
 
 
 if __name__ == "__main__":
