@@ -50,6 +50,7 @@ def data(
 
     from vertebra.tools import data_speed
     from vertebra.tools.config import compose
+    from vertebra.tools.data_parts import parts
 
     console = Console(highlight=False)
     counts = [_count(text) for text in workers.split(",")]
@@ -72,7 +73,7 @@ def data(
                 fastest = max(rate.median for rate in rates[:-1])
                 rows += [{"head": head, "preset": preset, "workers": count, **_row(rate, fastest)} for rate in rates]
                 console.print(f"{head}, {preset}, {count} workers: measured", style="dim")
-            shares.append({"head": head, "preset": preset, **data_speed.parts(case, models[-1])})
+            shares.append({"head": head, "preset": preset, **parts(case, models[-1])})
     console.print(_rates(rows, repeats))
     console.print(_shares(shares, samples))
     if output:

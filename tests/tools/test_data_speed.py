@@ -10,7 +10,7 @@ import pytest
 import torch
 from torchvision import tv_tensors
 
-from vertebra.tools import data_peer, data_speed
+from vertebra.tools import data_parts, data_peer, data_speed
 from vertebra.tools.config import read_data
 from vertebra.tools.data.transforms import Transforms
 
@@ -131,7 +131,7 @@ def test_images_without_objects_and_crowds_are_left_out(
 
 
 def test_parts_make_up_the_whole(case: data_speed.Case) -> None:
-    parts = data_speed.parts(case, data_speed.contestants(case)[-1])
+    parts = data_parts.parts(case, data_speed.contestants(case)[-1])
     assert list(parts) == ["read and decode", "annotations", "transform", "to tensors"]
     assert all(seconds > 0 for seconds in parts.values())
 

@@ -26,8 +26,8 @@ from .store import ANNOTATION, IMAGE, VERSION, Damaged, Store, checksum, write_i
 # A file from this size on takes seconds, so that a progress bar is shown.
 LARGE = 32 << 20
 
-# What OpenCV reads.
-MOST_PIXELS = 1 << 30
+# What OpenCV reads. pycocotools walks along the edges of polygons, which images bound.
+LONGEST, MOST_PIXELS = 1 << 20, 1 << 30
 
 Advance = Callable[[int], object]
 
@@ -192,10 +192,10 @@ class _Writer:
     def _image(self, record: Mapping[str, Any], names: BinaryIO) -> None:
         id, name = int(record["id"]), str(record["file_name"])
         height, width = int(record["height"]), int(record["width"])
-        if min(height, width) < 1 or height * width > MOST_PIXELS:
+        if not (1 <= height <= LONGEST and 1 <= width <= LONGEST and height * width <= MOST_PIXELS):
             raise InputError(
-                f"image {id} has height {height} and width {width}; both are at least 1, and together at most "
-                f"{MOST_PIXELS:,} pixels"
+                f"image {id} has height {height} and width {width}; sides are 1 to {LONGEST:,} pixels, and "
+                f"{MOST_PIXELS:,} in all"
             )
         if id in self.images:
             raise InputError(f"two images have the id {id} (the second: {name!r}); each needs its own")

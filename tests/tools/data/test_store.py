@@ -203,6 +203,8 @@ def test_annotations_without_ids_get_free_ones(coco_folder: Path, coco_document:
         ({"categories": [{"id": 1, "name": "a"}, {"id": 1, "name": "b"}]}, "'a' and 'b' have the same id 1"),
         ({"images": ["7.png"]}, "'images' holds '7.png'"),
         ({"images": []}, "lists 0 images and 2 categories"),
+        ({"images": [{"id": 7, "file_name": "7.png", "height": 80_000_000, "width": 12}]}, "sides are 1 to 1,048,576"),
+        ({"images": [{"id": 7, "file_name": "7.png", "height": 0, "width": 12}]}, "image 7 has height 0 and width 12"),
         ({"images": [{"id": 2**70, "file_name": "7.png", "height": 60, "width": 80}]}, "instances.json is not"),
     ],
 )

@@ -1,7 +1,9 @@
 """The stream of samples: a pure function of (seed, position), whoever asks."""
 
 import copy
+import multiprocessing
 import pickle
+from hashlib import sha256
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
 
@@ -11,6 +13,7 @@ import torch
 import vertebra
 from vertebra.heads.boxed_masks import BoxedMasks
 from vertebra.tools.data.coco import read_coco, require_masks
+from vertebra.tools.data.sampling import Sampling, make_order
 from vertebra.tools.data.stream import TrainingStream, evaluation_batches, training_batches
 from vertebra.tools.data.transforms import Transform, Transforms
 
@@ -132,3 +135,32 @@ def test_a_target_goes_between_processes_as_bytes(masked: TrainingStream) -> Non
         }
         assert all(torch.equal(dense(found[key]), dense(target[key])) for key in target)
         assert found["dropped"].shape == found["image_id"].shape == ()
+
+
+def digests(images: Path, annotations: Path, positions: range, workers: int) -> list[str]:
+    """Hash the samples at these positions, a multiple of 20, as a run of batches of 20 loads them."""
+    data = require_masks(read_coco(annotations, images))
+    transform = Transform(Transforms("strong", crop=(128, 128)))
+    order = make_order(data, Sampling("repeat_factor", threshold=0.1, group_shapes=True), seed=3, batch_size=20)
+    stream = TrainingStream(data.images, transform, seed=3, target_keys=("boxes", "labels", "masks"), order=order)
+    found = []
+    for batch in training_batches(stream, 20, positions.start // 20, positions.stop // 20, workers):
+        for pixels, target in batch:
+            others = (target[key] for key in ("image_id", "boxes", "labels", "dropped"))
+            parts = b"".join(part.numpy().tobytes() for part in (pixels, *others, target["masks"].dense()))
+            found.append(sha256(parts).hexdigest())
+    return found
+
+
+@pytest.mark.slow
+def test_the_first_thousand_samples(real_data: Path) -> None:
+    """The same from 0, 1, 2 and 4 workers, and from two processes that load one half each."""
+    root = real_data / "coco_mini"
+    files = root / "train2017", root / "annotations" / "instances_train2017.json"
+    expected = digests(*files, range(1000), 0)
+    assert len(set(expected)) == 1000
+    for workers in (1, 2, 4):
+        assert digests(*files, range(1000), workers) == expected
+    with multiprocessing.get_context("fork").Pool(2) as pool:
+        halves = pool.starmap(digests, [(*files, range(500), 0), (*files, range(500, 1000), 0)])
+    assert [*halves[0], *halves[1]] == expected
