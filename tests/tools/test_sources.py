@@ -1,6 +1,7 @@
 """Data sets of every kind, opened for every kind of model."""
 
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,7 @@ import pytest
 from vertebra import InputError
 from vertebra.tools.config import Data, Labels, Merge, Shares, Source, Split, compose, read_config, read_data
 from vertebra.tools.data.shapes import SHAPES
+from vertebra.tools.data.transforms import Transform
 from vertebra.tools.sources import coco_files, open_split
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "datasets"
@@ -180,8 +182,6 @@ HEADS = {"boxes": "mask_rcnn", "semantic": "deeplabv3plus", "label": "classifier
 )
 def test_every_data_set_composes_with_its_heads(name: str, key: str) -> None:
     """Their transforms are ready to use, and the readers find what they need in the settings."""
-    from vertebra.tools.data.transforms import Transform
-
     config = compose(None, {"head": HEADS[key], "backbone": "resnet18", "data": name}, (), [])
     Transform(config.transforms)
     if name != "shapes":
@@ -194,3 +194,14 @@ def test_every_data_set_is_tried_above() -> None:
     (mark,) = test_every_data_set_composes_with_its_heads.pytestmark  # type: ignore[attr-defined]
     tried: list[Any] = mark.args[1]
     assert {path.stem for path in CONFIGS.glob("*.yaml")} == {name for name, _ in tried}
+
+
+def test_the_readmes_data_files_compose(tmp_path: Path) -> None:
+    text = (CONFIGS.parents[1] / "README.md").read_text()
+    blocks = [block for block in re.findall(r"```yaml\n(.*?)```", text, re.DOTALL) if "\ndata:\n" in f"\n{block}"]
+    assert len(blocks) == 3
+    for block in blocks:
+        (tmp_path / "mine.yaml").write_text(block)
+        head = "deeplabv3plus" if "labels:" in block else "mask_rcnn"
+        config = compose(None, {"head": head, "data": str(tmp_path / "mine.yaml")}, (), [])
+        Transform(config.transforms)
