@@ -36,8 +36,9 @@ def open_annotations(path: Path) -> Store:
     """Return the store of a COCO instances file, made now where the cache has none for it.
 
     Known by its path, size and time, else by its content, so that a file that was copied or touched is not read again.
-    Several processes may start at once: one makes it, the others wait. It takes at most 250 bytes of memory an image
-    and 40 an annotation, beside the largest record, and about as much room on disk, twice, as the file.
+    Several processes may start at once: one makes it, the others wait. It allocates at most 250 bytes an image and 40
+    an annotation, beside the largest record; pages of its own files, which the system may take back at any time, come
+    on top. On disk it takes about as much room as the file, twice while it is made.
     """
     from filelock import FileLock
 
