@@ -8,7 +8,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -18,7 +18,7 @@ from .images import RGB, Files
 from .indexing import open_annotations
 from .masks import Segmentation, compact
 from .segments import NONE, as_json
-from .sets import Array, Category, pick_targets
+from .sets import Array, Category, MadeWhenAsked, pick_targets
 from .store import Store, Stored
 
 log = logging.getLogger("vertebra")
@@ -141,7 +141,7 @@ class CocoSet:
         return {"images": images, "annotations": annotations, "categories": categories}
 
 
-class CocoImages(Sequence[Image]):
+class CocoImages(MadeWhenAsked[Image]):
     """The images of a data set; each is read from its store when it is asked for."""
 
     def __init__(self, parts: Sequence[Part], masked: bool) -> None:
@@ -152,22 +152,11 @@ class CocoImages(Sequence[Image]):
     def __len__(self) -> int:
         return int(self.ends[-1])
 
-    @overload
-    def __getitem__(self, index: int) -> Image: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> tuple[Image, ...]: ...
-
-    def __getitem__(self, index: int | slice) -> Image | tuple[Image, ...]:
-        if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
+    def make(self, index: int) -> Image:
         return _image(*self.stored(index), self.masked)
 
     def stored(self, index: int) -> tuple[Part, Stored]:
         """Return an image as it is stored, and the part that it is of."""
-        if not -len(self) <= index < len(self):
-            raise IndexError(index)
-        index %= len(self)
         number = int(np.searchsorted(self.ends, index, side="right"))
         part = self.parts[number]
         return part, part.store.image(int(part.rows[index - (self.ends[number - 1] if number else 0)]))

@@ -6,7 +6,7 @@ import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, overload
+from typing import Any
 
 import numpy as np
 
@@ -16,7 +16,7 @@ from .coco import CocoSet, Image, Part
 from .formats import BACKGROUND, COCO_NAMES
 from .masks import Rle, Segmentation, decode, rle_of
 from .segments import NONE
-from .sets import IGNORE, Array, Category, ImageSet, pick_targets
+from .sets import IGNORE, Array, Category, ImageSet, MadeWhenAsked, pick_targets
 from .store import Stored
 
 log = logging.getLogger("vertebra")
@@ -92,7 +92,7 @@ def draw_labels(
 
 
 @dataclass(frozen=True, eq=False)
-class _Drawn(Sequence[DrawnImage]):
+class _Drawn(MadeWhenAsked[DrawnImage]):
     """The images of a data set, at these places of it, with the class of each of its labels (from 1; 0: not drawn)."""
 
     data: CocoSet
@@ -103,15 +103,7 @@ class _Drawn(Sequence[DrawnImage]):
     def __len__(self) -> int:
         return len(self.places)
 
-    @overload
-    def __getitem__(self, index: int) -> DrawnImage: ...
-
-    @overload
-    def __getitem__(self, index: slice) -> tuple[DrawnImage, ...]: ...
-
-    def __getitem__(self, index: int | slice) -> DrawnImage | tuple[DrawnImage, ...]:
-        if isinstance(index, slice):
-            return tuple(self[i] for i in range(*index.indices(len(self))))
+    def make(self, index: int) -> DrawnImage:
         place = int(self.places[index])
         part, stored = self.data.images.stored(place)
         classes = self.classes[part.labels[stored.annotations["category"]]]

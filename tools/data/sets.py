@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, Protocol, TypeVar, overload
 
 import numpy as np
 
@@ -57,6 +57,28 @@ class DataSet(Protocol):
 
     @property
     def images(self) -> Sequence[Sample]: ...
+
+
+Item_co = TypeVar("Item_co", covariant=True)
+
+
+class MadeWhenAsked(Sequence[Item_co]):
+    """A sequence of which each item is made when it is asked for; a subclass says how many there are, and makes one."""
+
+    def make(self, index: int) -> Item_co:
+        """Return the item at an index from 0 on."""
+        raise NotImplementedError
+
+    @overload
+    def __getitem__(self, index: int) -> Item_co: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> tuple[Item_co, ...]: ...
+
+    def __getitem__(self, index: int | slice) -> Item_co | tuple[Item_co, ...]:
+        if isinstance(index, slice):
+            return tuple(map(self.make, range(*index.indices(len(self)))))
+        return self.make(range(len(self))[index])
 
 
 @dataclass(frozen=True)
