@@ -1,4 +1,4 @@
-"""The annotations of a COCO file as tables on disk, which processes map into memory instead of holding them.
+"""The annotations of a COCO file as tables on disk, which processes read from instead of holding them.
 
 A store is a folder: `images` and `annotations` are tables of fixed rows, sorted by image, `names` and `segments` the
 bytes that they point into, `index.json` says what it is of. Each image's row has a checksum of all that belongs to it,
@@ -8,6 +8,8 @@ which is verified whenever the image is read.
 from __future__ import annotations
 
 import json
+import os
+import weakref
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,6 +68,40 @@ class Stored:
         return unpack(int(annotation["form"]), self.segments[row], self.height, self.width, int(annotation["id"]))
 
 
+class Table:
+    """A file of `length` fixed rows, open for reading.
+
+    A few rows are read; `all` of them are mapped. Pages of a map count as memory of every process that touches them,
+    which adds up in loader workers that see images at random.
+    """
+
+    def __init__(self, path: Path, dtype: np.dtype[Any], length: int) -> None:
+        self.path = path
+        self.dtype = dtype
+        self.length = length
+        self._descriptor = os.open(path, os.O_RDONLY)
+        weakref.finalize(self, os.close, self._descriptor)
+        size = os.fstat(self._descriptor).st_size
+        if size != length * dtype.itemsize:
+            raise Damaged(f"{path} has {size} bytes in place of {length * dtype.itemsize}")
+
+    def rows(self, start: int, stop: int) -> Array:
+        """Read the rows from `start` to `stop`. Forked processes may do so at once: the file's position stays."""
+        if not 0 <= start <= stop <= self.length:
+            raise Damaged(f"{self.path} has no rows from {start} to {stop}")
+        size = self.dtype.itemsize
+        content = os.pread(self._descriptor, (stop - start) * size, start * size)
+        if len(content) != (stop - start) * size:
+            raise Damaged(f"{self.path} ends early")
+        return np.frombuffer(content, self.dtype)
+
+    @cached_property
+    def all(self) -> Array:
+        if not self.length:  # an empty file cannot be mapped
+            return np.zeros(0, self.dtype)
+        return np.asarray(np.memmap(self.path, self.dtype, mode="r"))
+
+
 class Store:
     """A store, open for reading, of the file `source`. Sending it to another process sends its path."""
 
@@ -77,18 +113,23 @@ class Store:
             body, check = index["body"], index["check"]
             if body["version"] != VERSION or check != _checksum(body):
                 raise Damaged(f"{folder} is of another version, or damaged")
-            tables = {name: _map(folder / name, dtype, body["rows"][name]) for name, dtype in TABLES.items()}
+            tables = {name: Table(folder / name, dtype, body["rows"][name]) for name, dtype in TABLES.items()}
         except (OSError, ValueError, KeyError, TypeError) as error:
             raise Damaged(f"{folder} is damaged: {error}") from error
         self.body: Mapping[str, Any] = body
-        self._images, self.table = tables["images"], tables["annotations"]
+        self._images, self._annotations = tables["images"], tables["annotations"]
         self._names, self._segments = tables["names"], tables["segments"]
 
     def __reduce__(self) -> tuple[type[Store], tuple[Path, Path]]:
         return Store, (self.folder, self.source)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return self._images.length
+
+    @property
+    def table(self) -> Array:
+        """All annotations."""
+        return self._annotations.all
 
     @cached_property
     def categories(self) -> tuple[Category, ...]:
@@ -98,22 +139,22 @@ class Store:
     @property
     def ids(self) -> Array:
         """The ids of all images."""
-        return np.asarray(self._images["id"])
+        return np.asarray(self._images.all["id"])
 
     @property
     def sizes(self) -> Array:
         """Height and width of all images, (images, 2)."""
-        return np.stack([self._images["height"], self._images["width"]], axis=1)
+        return np.stack([self._images.all["height"], self._images.all["width"]], axis=1)
 
     @property
     def counts(self) -> Array:
         """How many annotations each image has."""
-        return np.diff(self._images["annotations"], prepend=0)
+        return np.diff(self._images.all["annotations"], prepend=0)
 
     def names(self) -> Iterator[str]:
         """Yield the file names of all images."""
-        content, start = self._names.tobytes(), 0
-        for end in self._images["name"]:
+        content, start = self._names.all.tobytes(), 0
+        for end in self._images.all["name"]:
             yield content[start:end].decode()
             start = end
 
@@ -130,16 +171,24 @@ class Store:
 
     def image(self, row: int) -> Stored:
         """Return an image with its annotations; where they are not what was written, an InputError says what to do."""
-        record = self._images[row]
-        first = self._images[row - 1] if row else np.zeros((), IMAGE)
-        annotations = self.table[first["annotations"] : record["annotations"]]
-        name = self._names[first["name"] : record["name"]].tobytes()
-        before = self.table[first["annotations"] - 1]["segment"] if first["annotations"] else 0
-        ends = annotations["segment"].tolist()
-        segments = self._segments[before : ends[-1] if ends else before].tobytes()
-        if checksum(record, name, annotations, segments) != record["check"]:
+        try:
+            return self._read(row)
+        except Damaged as error:
             (self.folder / "index.json").unlink(missing_ok=True)  # so that the next start makes it anew
-            raise InputError(f"the copy of {self.source} in the cache, {self.folder}, was damaged; start again")
+            raise InputError(
+                f"the copy of {self.source} in the cache, {self.folder}, was damaged; start again"
+            ) from error
+
+    def _read(self, row: int) -> Stored:
+        first, record = self._images.rows(row - 1, row + 1) if row else (np.zeros((), IMAGE), *self._images.rows(0, 1))
+        start, end = int(first["annotations"]), int(record["annotations"])
+        name = self._names.rows(int(first["name"]), int(record["name"])).tobytes()
+        before = self._annotations.rows(start - 1, start)["segment"].item() if start else 0
+        annotations = self._annotations.rows(start, end)
+        ends = annotations["segment"].tolist()
+        segments = self._segments.rows(before, ends[-1] if ends else before).tobytes()
+        if checksum(record, name, annotations, segments) != record["check"]:
+            raise Damaged(f"image {row} of {self.folder} is not what was written")
         starts = [0, *(end - before for end in ends)]
         return Stored(
             int(record["id"]),
@@ -153,7 +202,7 @@ class Store:
     def masked(self, wanted: Array) -> Array:
         """Return which annotations have a mask; of the wanted ones, a malformed one is an InputError."""
         form = self.table["form"]
-        ends = self._images["annotations"]
+        ends = self._images.all["annotations"]
         for row in np.flatnonzero(wanted & (form == AS_GIVEN)):
             image = int(np.searchsorted(ends, row, side="right"))
             self.image(image).segmentation(int(row - (ends[image - 1] if image else 0)))
@@ -175,12 +224,3 @@ def write_index(folder: Path, body: Mapping[str, Any]) -> None:
 
 def _checksum(body: Mapping[str, Any]) -> int:
     return zlib.crc32(json.dumps(body, sort_keys=True).encode())
-
-
-def _map(path: Path, dtype: np.dtype[Any], rows: int) -> Array:
-    size = path.stat().st_size
-    if size != rows * dtype.itemsize:
-        raise Damaged(f"{path} has {size} bytes in place of {rows * dtype.itemsize}")
-    if not rows:  # an empty file cannot be mapped
-        return np.zeros(0, dtype)
-    return np.asarray(np.memmap(path, dtype, mode="r"))
