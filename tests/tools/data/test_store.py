@@ -147,6 +147,16 @@ def test_a_flipped_bit_is_never_learnt_from(coco_folder: Path, cache: Path, name
     assert [contents(open_annotations(path).image(row)) for row in range(3)] == whole
 
 
+@pytest.mark.parametrize("name", ["images", "annotations", "names", "segments"])
+def test_a_file_that_is_cut_while_it_is_open(coco_folder: Path, cache: Path, name: str) -> None:
+    """Where it were mapped, the process would die of it."""
+    write_masks(coco_folder)
+    store = open_annotations(coco_folder / "instances.json")
+    os.truncate(store.folder / name, 10)
+    with pytest.raises(vertebra.InputError, match="was damaged; start again"):
+        [store.image(row) for row in range(3)]
+
+
 def test_several_processes_at_once(real_data: Path, cache: Path) -> None:
     """All get it whole, and nothing but the store and what finds it is left."""
     path = real_data / "coco_mini" / "annotations" / "instances_val2017.json"
