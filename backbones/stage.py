@@ -31,8 +31,9 @@ def statistics_kept(module: nn.Module) -> Iterator[None]:
     """
     moving: list[Any] = [m for m in module.modules() if m.training and getattr(m, "track_running_stats", False)]
     before = [(norm.momentum, norm.num_batches_tracked) for norm in moving]
+    counter = torch.zeros((), dtype=torch.int64)  # that nobody reads; SyncBatchNorm refuses to do without
     for norm in moving:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
+        norm.momentum, norm.num_batches_tracked = 0.0, counter
     try:
         yield
     finally:

@@ -74,3 +74,18 @@ def test_frozen_norms_keep_the_dtype_of_autocast() -> None:
     with torch.autocast("cpu", torch.bfloat16):
         features = network(torch.rand(1, 3, 64, 64))
     assert {x.dtype for x in features.values()} == {torch.bfloat16}
+
+
+def test_synchronised_norms_are_recomputed_as_plain_ones_are() -> None:
+    """In one process they are the same layer, which counts its batches once though it runs twice."""
+    torch.manual_seed(0)
+    plain = vertebra.create_backbone("resnet18")
+    synced = vertebra.create_backbone("resnet18", norm="sync_batch", checkpointing=True)
+    synced.load_state_dict(plain.state_dict())
+    images = torch.randn(2, 3, 64, 64)
+    for network in (plain, synced):
+        sum(feature.square().mean() for feature in network(images).values()).backward()
+    for key, value in plain.state_dict().items():
+        assert torch.equal(value, synced.state_dict()[key]), key
+    for (key, ours), other in zip(plain.named_parameters(), synced.parameters(), strict=True):
+        assert torch.allclose(ours.grad, other.grad, rtol=1e-5, atol=1e-7), key
