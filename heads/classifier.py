@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from ..backbones import Backbone, InputError
 from .images import make_batch
+from .normalisers import shared
 
 Target = Mapping[str, Tensor]
 Size = tuple[int, int]
@@ -62,7 +63,9 @@ class ImageClassifier(nn.Module):
         """Return the losses by name, as scalars, in training or in eval mode (for the loss on held-out images)."""
         labels = self._labels(images, targets)
         logits = self.logits(images).float()
-        return {"cross_entropy": F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)}
+        count = torch.full((), len(labels), dtype=logits.dtype).to(logits.device, non_blocking=True)
+        mean = F.cross_entropy(logits, labels, label_smoothing=self.label_smoothing)
+        return {"cross_entropy": mean * (count / shared(count))}
 
     def classify(self, images: Sequence[Tensor]) -> list[dict[str, Tensor]]:
         """Return the likeliest `label` () of each image, and the probabilities of all classes, `scores` (K,)."""

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
 from .boxes import iou, wide
+from .random_keys import HIGHEST, draw_seeds
 
 # So many overlaps are held at once, 64 MiB of float32: objects are taken in turns where there are more.
 LARGEST_TABLE = 2**24
@@ -22,22 +23,34 @@ LARGEST_TABLE = 2**24
 class Truth:
     """The objects of a batch, padded to the most that an image has (G, at least 1).
 
-    boxes: (N, G, 4). labels: (N, G). present: (N, G), which of them are real.
+    boxes: (N, G, 4). labels: (N, G). present: (N, G), which of them are real. seeds: (N,), of all that is drawn at
+    random for an image.
     """
 
     boxes: Tensor
     labels: Tensor
     present: Tensor
+    seeds: Tensor
 
 
 def pad_truth(targets: Sequence[Mapping[str, Tensor]]) -> Truth:
-    """Stack the boxes and labels of a batch."""
+    """Stack the boxes and labels of a batch.
+
+    Where all targets have a `seed`, int64 without dimensions, what is drawn for an image depends on that alone, and not
+    on the batch that it is in; else on torch's generator.
+    """
     boxes = pad_sequence([wide(target["boxes"]) for target in targets], batch_first=True)
     labels = pad_sequence([target["labels"] for target in targets], batch_first=True)
     counts = torch.tensor([len(target["labels"]) for target in targets]).to(boxes.device, non_blocking=True)
     if boxes.shape[1] == 0:
         boxes, labels = boxes.new_zeros(len(targets), 1, 4), labels.new_zeros(len(targets), 1)
-    return Truth(boxes, labels, torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None])
+    seeds = [target["seed"] for target in targets if "seed" in target]
+    return Truth(
+        boxes,
+        labels,
+        torch.arange(boxes.shape[1], device=boxes.device) < counts[:, None],
+        torch.stack(seeds) if len(seeds) == len(targets) else draw_seeds(len(targets), boxes.device),
+    )
 
 
 @dataclass(frozen=True)
@@ -84,14 +97,16 @@ class Sample:
     positive: Tensor
 
 
-def sample(positive: Tensor, negative: Tensor, count: int, positive_fraction: float) -> Sample:
-    """Choose up to `count` of the boxes (N, P) at random, positives up to a share and negatives for the rest."""
-    keys = torch.rand(positive.shape, device=positive.device)
+def sample(positive: Tensor, negative: Tensor, count: int, positive_fraction: float, keys: Tensor) -> Sample:
+    """Choose up to `count` of the boxes (N, P), positives up to a share and negatives for the rest.
+
+    keys: (N, P), random_keys; the boxes with the highest are taken.
+    """
     most = min(max(1, int(count * positive_fraction)), positive.shape[1])
-    last = torch.where(positive, keys, -1.0).topk(most).values[:, -1:]  # of the positives that are taken
-    ranks = torch.where(positive & (keys >= last), keys + 2, torch.where(negative, keys, -1.0))
+    last = torch.where(positive, keys, -1).topk(most).values[:, -1:]  # of the positives that are taken
+    ranks = torch.where(positive & (keys >= last), keys + HIGHEST, torch.where(negative, keys, -1))
     ranks, index = ranks.topk(min(count, ranks.shape[1]))
-    return Sample(index, ranks >= 0, ranks >= 2)
+    return Sample(index, ranks >= 0, ranks >= HIGHEST)
 
 
 def take(x: Tensor, index: Tensor) -> Tensor:

@@ -14,11 +14,16 @@ from torch import Tensor, nn
 from ..backbones.norms import Norm
 from .boxes import are_larger, clip, decode, survivors, wide
 from .matching import Truth, match, sample, slots, take
+from .normalisers import shared
 from .pooling import RoIAlign
+from .random_keys import PLACES, random_keys
 from .rpn import Proposals, box_loss
 
 # Units in which boxes are predicted: the spread of real deltas (arXiv:1504.08083's code).
 WEIGHTS = (10.0, 10.0, 5.0, 5.0)
+
+# What random keys are for (see rpn.py).
+PURPOSE = 2
 
 # Detections with a smaller side than this, in pixels, are dropped.
 SMALLEST = 1e-2
@@ -120,7 +125,11 @@ def choose(proposals: Proposals, truth: Truth, settings: BoxSettings) -> Learned
     low, high = settings.thresholds
     positive = present & (matches.overlaps >= high)
     negative = present & (matches.overlaps < low)
-    chosen = sample(positive, negative, settings.samples, settings.positive_fraction)
+    # An object's key does not depend on how many proposals are before it, which is the most that an image has.
+    places = torch.arange(boxes.shape[1], device=boxes.device)
+    places[proposals.boxes.shape[1] :] += PLACES // 2 - proposals.boxes.shape[1]
+    keys = random_keys(truth.seeds, places, PURPOSE)
+    chosen = sample(positive, negative, settings.samples, settings.positive_fraction, keys)
     used = slots(chosen.filled)
     index = chosen.index[:, :used]
     objects = take(matches.objects, index)
@@ -152,7 +161,7 @@ class RoIHeads(nn.Module):
 
     def _box_losses(self, levels: Sequence[Tensor], learned: Learned, truth: Truth) -> dict[str, Tensor]:
         logits, deltas = self._predict(levels, learned.boxes)
-        count = learned.filled.sum().clamp(min=1)
+        count = shared(learned.filled.sum())
         entropy = F.cross_entropy(logits.flatten(0, 1), learned.labels.flatten(), reduction="none")
         of_label = deltas.gather(2, learned.labels[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
         wanted = take(truth.boxes, learned.objects)
@@ -222,7 +231,7 @@ class MaskRoIHeads(RoIHeads):
         wanted = torch.stack([target["masks"].crop(b, o, logits.shape[-1]) for target, b, o in parts])
         bce = F.binary_cross_entropy_with_logits(logits, wanted, reduction="none").mean(dim=(2, 3))
         positive = labels > 0
-        return torch.where(positive, bce, 0.0).sum() / positive.sum().clamp(min=1)
+        return torch.where(positive, bce, 0.0).sum() / shared(positive.sum())
 
     def detect(self, levels: Sequence[Tensor], proposals: Proposals, sizes: Tensor) -> list[dict[str, Tensor]]:
         """Return `boxes`, `labels` and `scores` of each image, and `masks` (D, M, M) of probabilities in the boxes."""

@@ -12,9 +12,14 @@ from torch import Tensor, nn
 from .anchors import Anchors
 from .boxes import are_larger, clip, decode, encode, survivors, wide
 from .matching import Truth, match, sample, slots, take
+from .normalisers import shared
+from .random_keys import random_keys
 
 # Boxes are predicted in units of the anchor's own size.
 WEIGHTS = (1.0, 1.0, 1.0, 1.0)
+
+# What random keys are for (see roi_heads.py).
+PURPOSE = 1
 
 # Smaller proposals than this, in pixels, are dropped.
 SMALLEST = 1e-3
@@ -134,10 +139,11 @@ class RegionProposalNetwork(nn.Module):
         matches = match(truth, anchors[None])
         low, high = self.thresholds
         positive = (matches.overlaps >= high) | matches.is_best
-        chosen = sample(positive, ~positive & (matches.overlaps < low), self.samples, self.positive_fraction)
+        keys = random_keys(truth.seeds, torch.arange(len(anchors), device=anchors.device), PURPOSE)
+        chosen = sample(positive, ~positive & (matches.overlaps < low), self.samples, self.positive_fraction, keys)
         logits = wide(take(torch.cat(list(objectness), dim=1), chosen.index))
         moves = wide(take(torch.cat(list(deltas), dim=1), chosen.index))
-        count = chosen.filled.sum().clamp(min=1)
+        count = shared(chosen.filled.sum())
         labels = chosen.positive.to(logits.dtype)
         bce = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")
         objects = take(truth.boxes, take(matches.objects, chosen.index))

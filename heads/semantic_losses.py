@@ -16,6 +16,7 @@ from torch import Tensor
 
 from ..backbones import InputError
 from ..backbones.errors import unknown
+from .normalisers import pooled, shared
 
 # The label of pixels that have no class, as in the PNGs of Pascal VOC and Cityscapes.
 IGNORE = 255
@@ -54,6 +55,8 @@ def ohem(log_probabilities: Tensor, labels: Tensor, settings: LossSettings) -> T
     """Return the cross-entropy of the hard pixels alone: online bootstrapping, arXiv:1604.04339.
 
     The least number of pixels is a share of the batch rather than a number, so that it follows the size of the crops.
+    Of several processes each takes that share of its own pixels: where it decides, other pixels are hard than if one
+    process had them all.
     """
     each = _each(log_probabilities, labels)
     ranked = torch.where(labels == IGNORE, -1.0, each.detach())
@@ -74,9 +77,11 @@ def dice(log_probabilities: Tensor, labels: Tensor, settings: LossSettings) -> T
     zeros = probabilities.new_zeros(probabilities.shape[1])
     overlap = zeros.index_add(0, classes, probabilities.gather(1, classes[:, None]).squeeze(1))
     pixels = zeros.index_add(0, classes, valid)
-    there = (pixels > 0).to(valid.dtype)
-    lack = 1 - 2 * overlap / (probabilities.sum(dim=0) + pixels).clamp(min=1)
-    return (lack * there).sum() / there.sum().clamp(min=1)
+    overlap, mass, pixels = pooled(torch.stack([overlap, probabilities.sum(dim=0), pixels]))
+    there = pixels > 0
+    lack = 1 - 2 * overlap / torch.where(there, mass + pixels, 1)
+    mean: Tensor = torch.where(there, lack, 0).sum() / there.sum().clamp(min=1)
+    return mean
 
 
 LOSSES: Mapping[str, PixelLoss] = {"cross_entropy": cross_entropy, "ohem": ohem, "dice": dice}
@@ -121,8 +126,7 @@ def _weights(each: Tensor, labels: Tensor, settings: LossSettings) -> Tensor:
 
 
 def _mean(each: Tensor, weights: Tensor) -> Tensor:
-    total = weights.sum()
-    return (each * weights).sum() / torch.where(total > 0, total, 1)
+    return (each * weights).sum() / shared(weights.sum())
 
 
 def _clamped(log_probabilities: Tensor, labels: Tensor) -> Tensor:

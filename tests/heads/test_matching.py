@@ -8,6 +8,10 @@ from torchvision.ops import box_iou
 
 from vertebra.heads import matching
 from vertebra.heads.matching import match, pad_truth, sample, slots, take
+from vertebra.heads.random_keys import random_keys
+from vertebra.heads.rcnn import RCNN
+from vertebra.heads.roi_heads import choose
+from vertebra.heads.rpn import Proposals
 
 COUNTS = (7, 1, 0)
 
@@ -59,7 +63,7 @@ def masks(positives: int, negatives: int, ignored: int) -> tuple[Tensor, Tensor]
 def test_sample_takes_torchvisions_numbers(there: tuple[int, int, int], taken: tuple[int, int]) -> None:
     """20 at most, a quarter of them positive: positives that lack are made up for by negatives, not the reverse."""
     positive, negative = masks(*there)
-    chosen = sample(positive, negative, 20, 0.25)
+    chosen = sample(positive, negative, 20, 0.25, keys(0, positive.shape[1]))
     index = chosen.index[0][chosen.filled[0]].tolist()
     assert len(set(index)) == len(index) == sum(taken)
     assert int(chosen.positive.sum()) == taken[0]
@@ -69,17 +73,47 @@ def test_sample_takes_torchvisions_numbers(there: tuple[int, int, int], taken: t
     assert slots(chosen.filled) == sum(taken)
 
 
+def keys(seed: int, places: int) -> Tensor:
+    return random_keys(torch.tensor([seed]), torch.arange(places), 1)
+
+
 def test_sample_is_fair_and_follows_the_seed() -> None:
     positive, negative = torch.ones(1, 10, dtype=torch.bool), torch.zeros(1, 10, dtype=torch.bool)
-    torch.manual_seed(0)
     taken = torch.zeros(10)
-    for _ in range(2000):
-        taken[sample(positive, negative, 8, 0.5).index[0, :4]] += 1
+    for seed in range(2000):
+        taken[sample(positive, negative, 8, 0.5, keys(seed, 10)).index[0, :4]] += 1
     assert bool(((taken / 2000 - 0.4).abs() < 0.05).all())
-    torch.manual_seed(1)
-    first = sample(positive, negative, 8, 0.5).index
-    torch.manual_seed(1)
-    assert torch.equal(sample(positive, negative, 8, 0.5).index, first)
+    first, second, again = (sample(positive, negative, 8, 0.5, keys(seed, 10)).index for seed in (3, 4, 3))
+    assert torch.equal(first, again)
+    assert not torch.equal(first, second)
+
+
+def test_seeds_are_the_targets_or_torchs() -> None:
+    seeded = [{**target, "seed": torch.tensor(seed)} for target, seed in zip(TARGETS, (5, 2**62, 0), strict=True)]
+    assert pad_truth(seeded).seeds.tolist() == [5, 2**62, 0]
+    drawn = []
+    for targets in (TARGETS, TARGETS, [*seeded[:2], TARGETS[2]]):
+        torch.manual_seed(0)
+        drawn.append(pad_truth(targets).seeds.tolist())
+    assert drawn[0] == drawn[1] == drawn[2]
+    assert len(set(drawn[0])) == 3
+
+
+def test_an_image_is_sampled_alike_in_any_batch() -> None:
+    """Also where the others have more proposals and more objects, so that its own stand elsewhere in the batch."""
+    settings = RCNN["faster_rcnn"]._box_settings()
+    targets = [{**target, "seed": torch.tensor(seed)} for target, seed in zip(TARGETS, (11, 7, 3), strict=True)]
+    boxes, present = random_boxes(3, 900, seed=1), torch.arange(900) < torch.tensor([[900], [550], [700]])
+
+    def chosen(images: list[int], most: int) -> list[Tensor]:
+        proposals = Proposals(boxes[images, :most], present[images, :most])
+        learned = choose(proposals, pad_truth([targets[i] for i in images]), settings)
+        return [learned.boxes[-1][learned.filled[-1]], learned.labels[-1][learned.filled[-1]]]
+
+    alone, among_others = chosen([1], 550), chosen([2, 0, 1], 900)
+    assert all(torch.equal(first, second) for first, second in zip(alone, among_others, strict=True))
+    targets[1]["seed"] = torch.tensor(8)
+    assert not torch.equal(chosen([1], 550)[0], alone[0])
 
 
 def test_take() -> None:
