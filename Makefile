@@ -6,7 +6,7 @@ BIN := .venv/bin
 
 help:
 	@echo "make quickstart   train a detector on generated images, evaluate it, draw its pictures (about 8 minutes)"
-	@echo "make readme       measure the backbones again, and write the README's table of them"
+	@echo "make readme       measure the backbones again, write the README's table of them, draw the schedules in docs/"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the tests that take minutes"
 	@echo "make test-gpu     run the tests that need a CUDA device"
@@ -25,6 +25,7 @@ quickstart: .venv/.installed
 
 readme: .venv/.installed
 	$(BIN)/python -m vertebra.tools.facts README.md
+	$(BIN)/vertebra schedules --output docs/schedules.png
 
 test: .venv/.installed
 	$(BIN)/python -m pytest

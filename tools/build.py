@@ -15,7 +15,7 @@ from torch import nn
 
 from ..backbones import InputError
 from ..heads import create_model
-from .config import Config
+from .settings import Config
 
 
 def recorded_imports(imports: Sequence[str]) -> tuple[str, ...]:

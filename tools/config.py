@@ -1,4 +1,4 @@
-"""Configuration: frozen dataclasses are the schema, small YAML files and `--set` overrides fill it in.
+"""Reading settings: small YAML files and `--set` overrides fill in the schema.
 
 Four choices compose: head x backbone x data x schedule. Each but the backbone may name a file under `configs/` or a
 file of the user's own; what they set is merged in that order, then a run file's overrides, then the command line's.
@@ -7,7 +7,7 @@ file of the user's own; what they set is merged in that order, then a run file's
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
@@ -18,231 +18,14 @@ from yaml import YAMLError
 
 from ..backbones import InputError
 from ..heads import head_row
-from .data.sampling import Sampling
-from .data.shapes import Shapes
 from .data.transforms import Transforms
+from .scaling import register_rules
+from .settings import BackboneSettings, Choices, Config, Data, Engine, Optim, Schedule
+
+register_rules()
 
 AXES = ("head", "backbone", "data", "schedule")
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
-
-
-@dataclass(frozen=True)
-class Choices:
-    """The four names that a run is made of; `data` and `schedule` may be YAML files of one's own.
-
-    `imports` are the user's own modules and files, which register what the names may mean.
-    """
-
-    head: str = "faster_rcnn"
-    backbone: str = "resnet50"
-    data: str = "shapes"
-    schedule: str = "1x"
-    imports: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class BackboneSettings:
-    """Options of the backbone, as `create_backbone` has them."""
-
-    weights: str | None = None
-    output_stride: int = 32
-    norm: str = "batch"
-    frozen_stages: int = 0
-    drop_path: float | None = None
-    checkpointing: bool = False
-
-
-@dataclass(frozen=True)
-class Source:
-    """A file in COCO's instance format with its folder of images."""
-
-    images: str = ""
-    annotations: str = ""
-
-
-@dataclass(frozen=True)
-class Split:
-    """A folder of images, and what goes with it; relative paths are taken from `data.root`.
-
-    `annotations` is a file in COCO's instance format, `labels` a folder of label PNGs; with neither, `images` has a
-    folder for each class. `listed` is a file with the names of the images to take (VOC's `ImageSets`). Of images with
-    annotations that are learnt pixel by pixel, those whose objects cover less than `least_area` pixels are left out.
-    `joined` are further files in COCO's format, whose images are taken too; categories of one name are one.
-    """
-
-    images: str = ""
-    annotations: str = ""
-    labels: str = ""
-    listed: str = ""
-    least_area: int = 0
-    joined: list[Source] = field(default_factory=list)
-
-
-@dataclass(frozen=True)
-class Merge:
-    """A class made of several categories."""
-
-    name: str = ""
-    of: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True)
-class Shares:
-    """How the images of one file are divided at random: shares of them for val and test, the rest for train."""
-
-    val: float = 0.1
-    test: float = 0.0
-    seed: int = 0
-
-
-@dataclass(frozen=True)
-class Labels:
-    """What label PNGs mean, and how objects become labels.
-
-    The classes are `names`, or those of a file with a name in each line, `names_file`. A pixel of class i has the value
-    `values[i]` (by default i) in an index PNG, the colour `palette[i]` in a colour PNG; `ignore` and `ignore_colours`
-    are no class. `format` is a known kind of PNGs instead: voc, cityscapes, coco_stuff or coco_stuffthings; for COCO's
-    the names are read from its annotation files, `names_from`. `image_suffix` and `label_suffix` are what the names of
-    a pair do not share. Objects in COCO's format are drawn into labels: those of `names`, or of all categories, after a
-    class for the background; `overlaps` says what becomes of pixels of several: smaller (they go to the smallest) or
-    ignore.
-    """
-
-    names: tuple[str, ...] = ()
-    names_file: str = ""
-    names_from: tuple[str, ...] = ()
-    values: tuple[int, ...] = ()
-    palette: tuple[tuple[int, int, int], ...] = ()
-    ignore: tuple[int, ...] = (255,)
-    ignore_colours: tuple[tuple[int, int, int], ...] = ()
-    format: str = ""
-    image_suffix: str = ""
-    label_suffix: str = ""
-    overlaps: str = "smaller"
-
-
-@dataclass(frozen=True)
-class Data:
-    """Where the data set is. With `shapes` it is generated, and the rest stays empty; `cifar` is cifar10 or cifar100.
-
-    `limit` keeps only the first images of each split, for a quick look or an overfitting test. `held_out` is how many
-    of CIFAR's training images are kept for validation; with 0 the test images are. `margin` widens the crops of objects
-    that a classifier learns from, as a share of their sides.
-
-    Of sets in COCO's format: `split` divides the images of `train`, where val and test have no files of their own.
-    `classes` are the names of those to learn, by default all; `merge` makes new ones of several. `empty_ratio` bounds
-    how many images without objects are trained on, as a multiple of those with.
-
-    Image files are read as 8-bit RGB; with `channels`, the number that they have, as they are stored, with 16 bits too
-    (TIFF, PNG, npy).
-    """
-
-    root: str | None = None
-    train: Split = Split()
-    val: Split = Split()
-    test: Split = Split()
-    split: Shares | None = None
-    classes: tuple[str, ...] = ()
-    merge: list[Merge] = field(default_factory=list)  # a list, as OmegaConf makes objects of lists only
-    empty_ratio: float | None = None
-    sampling: Sampling = field(default_factory=Sampling)
-    channels: int | None = None
-    limit: int | None = None
-    labels: Labels = Labels()
-    margin: float = 0.1
-    shapes: Shapes | None = None
-    cifar: str | None = None
-    held_out: int = 5000
-
-
-@dataclass(frozen=True)
-class Schedule:
-    """How long to train, and the learning rate over time as a factor of `optim.lr`.
-
-    Linear warm-up from `warmup_factor` over `warmup_steps`, then `multistep` (times `gamma` at each of `milestones`, in
-    epochs), `cosine` (to zero at the end) or `poly` (the share of the schedule that is left, to the power `power`).
-    """
-
-    epochs: float = 12
-    warmup_steps: int = 1000
-    warmup_factor: float = 0.001
-    decay: str = "multistep"
-    milestones: tuple[float, ...] = (8, 11)
-    gamma: float = 0.1
-    power: float = 0.9
-
-
-@dataclass(frozen=True)
-class Optim:
-    """The optimiser, `sgd` (with `momentum`, or `nesterov`'s) or `adamw`; `clip_norm` bounds the gradient's norm."""
-
-    name: str = "sgd"
-    batch_size: int = 16
-    lr: float = 0.02
-    momentum: float = 0.9
-    nesterov: bool = False
-    weight_decay: float = 1e-4
-    clip_norm: float | None = None
-
-
-@dataclass(frozen=True)
-class Engine:
-    """How the run is carried out. `device` is auto, cpu, cuda, cuda:N or mps; `evaluate_every` counts epochs.
-
-    None for `evaluate_every` evaluates at the end only. `pictures` is the number of validation pictures to draw.
-    """
-
-    device: str = "auto"
-    workers: int = 2
-    seed: int = 0
-    log_every: int = 20
-    checkpoint_every: int = 500
-    evaluate_every: float | None = None
-    pictures: int = 16
-
-
-@dataclass(frozen=True)
-class Config:
-    """All settings of a run. `head` is the row of the chosen head."""
-
-    choices: Choices
-    backbone: BackboneSettings
-    head: Any
-    data: Data
-    transforms: Transforms
-    schedule: Schedule
-    optim: Optim
-    engine: Engine
-
-    def __post_init__(self) -> None:
-        least = {
-            "schedule.epochs": (self.schedule.epochs, 0),
-            "optim.batch_size": (self.optim.batch_size, 1),
-            "optim.lr": (self.optim.lr, 0),
-            "engine.workers": (self.engine.workers, 0),
-            "engine.log_every": (self.engine.log_every, 1),
-            "engine.checkpoint_every": (self.engine.checkpoint_every, 1),
-            "data.held_out": (self.data.held_out, 0),
-            "data.margin": (self.data.margin, 0),
-            "engine.pictures": (self.engine.pictures, 0),
-            "data.empty_ratio": (self.data.empty_ratio or 0, 0),
-            "data.channels": (1 if self.data.channels is None else self.data.channels, 1),
-            "data.limit": (1 if self.data.limit is None else self.data.limit, 1),
-            "transforms.short": (self.transforms.short, 32),
-            "transforms.longest": (self.transforms.longest, 32),
-        }
-        for key, (value, minimum) in least.items():
-            if value < minimum:
-                raise InputError(f"{key}={value}; it must be at least {minimum}")
-        if self.engine.evaluate_every is not None and self.engine.evaluate_every <= 0:
-            raise InputError(f"engine.evaluate_every={self.engine.evaluate_every}; it counts epochs, or is null")
-
-    def to_yaml(self) -> str:
-        """Return the resolved settings as YAML that `read_config` turns into an equal object."""
-        return OmegaConf.to_yaml(OmegaConf.create(asdict(self)))
-
-
-# --- reading --------------------------------------------------------------------------------------------------------
 
 
 def read_config(path: Path, overrides: Sequence[str] = (), data: str | None = None) -> Config:
@@ -290,6 +73,16 @@ def read_data(name: str, root: str | None = None) -> Data:
         layers.append(("--data-root", {"data": {"root": root}}))
     found: Data = _merge({"data": Data}, layers)["data"]
     return found
+
+
+def read_schedule(name: str) -> dict[str, Any]:
+    """Return what the file of a schedule sets, as it is written there."""
+    return _read_yaml(_find("schedules", name, "schedule"))
+
+
+def list_schedules() -> list[str]:
+    """Return the names of the schedules under configs/."""
+    return sorted(path.stem for path in (CONFIGS / "schedules").glob("*.yaml"))
 
 
 def _run_overrides(path: Path, run: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
@@ -373,7 +166,15 @@ def _build(head: str, layers: Sequence[tuple[str, Mapping[str, Any]]]) -> Config
         "optim": Optim,
         "engine": Engine,
     }
-    return Config(**_merge(defaults, layers))
+    return Config(**_merge(defaults, [(source, _with_one_length(settings)) for source, settings in layers]))
+
+
+def _with_one_length(settings: Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return settings in which `schedule.epochs` alone undoes steps that were set before: they would stand above it."""
+    schedule = settings.get("schedule")
+    if not isinstance(schedule, dict) or "epochs" not in schedule or "steps" in schedule:
+        return settings
+    return {**settings, "schedule": {**schedule, "steps": None}}
 
 
 def _merge(schema: Mapping[str, Any], layers: Sequence[tuple[str, Mapping[str, Any]]]) -> dict[str, Any]:

@@ -13,8 +13,8 @@ import typer
 from vertebra.tools.options import DataRoot, Overrides
 
 if TYPE_CHECKING:
-    from vertebra.tools.config import Config
     from vertebra.tools.data_speed import Case, Rate
+    from vertebra.tools.settings import Config
 
 
 def data(

@@ -14,9 +14,9 @@ from vertebra.tools.options import DataRoot, Imports, Overrides
 
 if TYPE_CHECKING:
     from vertebra.backbones import InputError
-    from vertebra.tools.config import Config, Data
     from vertebra.tools.data.sets import DataSet, Sample
     from vertebra.tools.data.stream import Loaded
+    from vertebra.tools.settings import Config, Data
 
 log = logging.getLogger("vertebra")
 

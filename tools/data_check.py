@@ -13,10 +13,10 @@ from vertebra.tools.options import DataRoot
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from vertebra.tools.config import Data
     from vertebra.tools.data.checks.files import ImageFile
     from vertebra.tools.data.checks.report import Report
     from vertebra.tools.data.checks.source import Source
+    from vertebra.tools.settings import Data
 
     Read = Callable[[Path], ImageFile]
 

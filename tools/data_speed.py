@@ -17,12 +17,12 @@ from torch.utils.data import DataLoader, Dataset
 from ..backbones import InputError
 from ..backbones.errors import unknown
 from . import speed
-from .config import Data
 from .data.sampling import Order
 from .data.stream import TrainingStream
 from .data.transforms import Transform, Transforms
 from .data_peer import BACKENDS, PEERS, ReferenceStream
 from .memory import keep_freed_memory
+from .settings import Data
 from .sources import coco_files, open_split
 
 

@@ -8,13 +8,14 @@ from pathlib import Path
 from typing import Any
 
 from ..backbones import InputError
-from .config import Data, Labels, Split, read_data
+from .config import read_data
 from .data.coco import CocoSet
 from .data.exchange.coco import read_coco_sets
 from .data.exchange.common import PARTS, Collection, Notes
 from .data.exchange.label_pngs import read_label_sets
 from .data.exchange.voc_reader import read_voc
 from .data.exchange.yolo_reader import read_yolo
+from .settings import Data, Labels, Split
 from .sources import coco_files, open_split
 
 

@@ -10,8 +10,8 @@ from torch import nn
 from ..backbones import load_named
 from ..backbones.weights import Source, class_layers, is_path, load_source
 from ..heads.records import UNUSED, open_source
-from .config import Config
 from .data.sets import Category
+from .settings import Config
 
 
 def start_from(model: nn.Module, weights: str, config: Config, categories: Sequence[Category]) -> str:

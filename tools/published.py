@@ -9,9 +9,10 @@ from torch import nn
 from ..backbones.weights import load_source
 from ..heads.records import model_record, open_source
 from .build import build_model, import_modules
-from .config import Config, compose
+from .config import compose
 from .data.sets import Category
 from .finetune import without_unused
+from .settings import Config
 
 
 def published_model(

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from ..backbones import InputError
 from ..backbones.errors import unknown
-from .config import Data, Split
 from .data.channels import Channels
 from .data.choosing import choose_classes, joined, keep_empty, split_off
 from .data.cifar import read_cifar
@@ -21,6 +20,7 @@ from .data.rasterise import rasterised
 from .data.semantic import read_label_folders
 from .data.sets import DataSet, ImageSet
 from .data.shapes import cached_shapes
+from .settings import Data, Split
 
 SPLITS = ("train", "val", "test")
 

@@ -12,10 +12,11 @@ from torch import Tensor, nn
 import vertebra
 from vertebra.backbones.weights import class_layers, recorded_norm_eps
 from vertebra.heads import records
-from vertebra.tools.config import Config, compose
+from vertebra.tools.config import compose
 from vertebra.tools.data.coco import Category
 from vertebra.tools.finetune import start_from
 from vertebra.tools.run import open_run, trained_model
+from vertebra.tools.settings import Config
 
 Command = Callable[..., Any]
 

@@ -11,9 +11,10 @@ import numpy as np
 import pytest
 
 from vertebra import InputError
-from vertebra.tools.config import Data, Labels, Merge, Shares, Source, Split, compose, read_config, read_data
+from vertebra.tools.config import compose, read_config, read_data
 from vertebra.tools.data.shapes import SHAPES
 from vertebra.tools.data.transforms import Transform
+from vertebra.tools.settings import Data, Labels, Merge, Shares, Source, Split
 from vertebra.tools.sources import coco_files, open_split
 
 CONFIGS = Path(__file__).parents[2] / "configs" / "datasets"
