@@ -3,21 +3,22 @@
 from __future__ import annotations
 
 import math
-import signal
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing
+from multiprocessing import parent_process
 from typing import Any
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset, get_worker_info
+from torch.utils.data import Dataset
 
 from ...backbones import InputError
-from ..memory import keep_freed_memory
 from .cutouts import Cutouts
 from .sampling import Order
 from .sets import Array, Sample
 from .transforms import Transform
+from .workers import Source, load_batches
 
 
 class Target(dict[str, Any]):
@@ -45,8 +46,8 @@ Loaded = tuple[Tensor, dict[str, Any]]  # pixels (3, H, W) uint8, and a Target
 class TrainingStream(Dataset[Loaded | InputError]):
     """Endless shuffled passes over the images; position `i` gives the same sample whichever process asks for it.
 
-    target_keys: what the targets hold beside `image_id`, of what the images' data set has. order: which image stands at
-    each position; by default each comes once in a pass.
+    target_keys: what the targets hold beside `image_id` and the sample's own `seed`, of what the images' data set has.
+    order: which image stands at each position; by default each comes once in a pass.
     """
 
     def __init__(
@@ -66,13 +67,21 @@ class TrainingStream(Dataset[Loaded | InputError]):
         self.order = order or Order(len(images), seed)
 
     def __getitem__(self, position: int) -> Loaded | InputError:
-        image = self.images[self.order[position]]
+        image = self.image(position)
         sample_seed = int(np.random.SeedSequence([self.seed, position]).generate_state(1)[0])
         try:
             pixels, targets = self.transform(image, self.target_keys, sample_seed, self.images)
         except InputError as error:
             return error
-        return _load(pixels, targets, image)
+        return _load(pixels, {**targets, "seed": np.int64(sample_seed)}, image)
+
+    def image(self, position: int) -> Sample:
+        """Return the image at a position."""
+        return self.images[self.order[position]]
+
+    def describe(self, position: int) -> str:
+        """Return which image is at a position, for messages."""
+        return f"{_named(self.image(position))} (position {position} of the stream)"
 
 
 class EvaluationImages(Dataset[Loaded | InputError]):
@@ -92,6 +101,14 @@ class EvaluationImages(Dataset[Loaded | InputError]):
         except InputError as error:
             return error
 
+    def describe(self, index: int) -> str:
+        """Return which image that is, for messages."""
+        return _named(self.images[index])
+
+
+def _named(image: Sample) -> str:
+    return f"image {image.id}, {image.path}"
+
 
 def _load(pixels: Array, targets: Mapping[str, Any], image: Sample) -> Loaded:
     """Pixels (H, W, 3) -> (3, H, W), and targets as tensors with the image's id."""
@@ -109,18 +126,27 @@ def _load(pixels: Array, targets: Mapping[str, Any], image: Sample) -> Loaded:
 def _empty(shape: tuple[int, ...], dtype: np.dtype[Any]) -> Tensor:
     """Return a tensor to be filled; in a worker, in memory that the main process will share instead of a copy."""
     kind = torch.from_numpy(np.empty(0, dtype)).dtype
-    if get_worker_info() is None:
+    if parent_process() is None:
         return torch.empty(shape, dtype=kind)
     storage = torch.UntypedStorage._new_shared(math.prod(shape) * dtype.itemsize)  # type: ignore[no-untyped-call]
     return torch.empty(0, dtype=kind).set_(storage).view(shape)
 
 
 def training_batches(
-    stream: TrainingStream, batch_size: int, start: int, stop: int, workers: int
+    stream: TrainingStream, batch_size: int, start: int, stop: int, workers: int, share: tuple[int, int] = (0, 1)
 ) -> Iterator[list[Loaded]]:
-    """Yield the batches of the steps from `start` to `stop`; a sample that cannot be read raises its InputError."""
-    positions = [range(step * batch_size, (step + 1) * batch_size) for step in range(start, stop)]
-    return _batches(stream, positions, workers)
+    """Yield the batches of the steps from `start` to `stop`; a sample that cannot be read raises its InputError.
+
+    share: (rank, count) of a process among those that divide each step's batch; it gets its part, in one piece.
+    """
+    rank, count = share
+    if batch_size % count:
+        raise InputError(
+            f"optim.batch_size={batch_size} cannot be divided among {count} processes; choose a multiple of {count}"
+        )
+    part = batch_size // count
+    firsts = (step * batch_size + rank * part for step in range(start, stop))
+    return _batches(stream, [range(first, first + part) for first in firsts], workers)
 
 
 def evaluation_batches(
@@ -132,27 +158,24 @@ def evaluation_batches(
 
 
 def _batches(
-    dataset: Dataset[Loaded | InputError], positions: Sequence[Sequence[int]], workers: int
+    source: Source[Loaded | InputError], positions: Sequence[Sequence[int]], workers: int
 ) -> Iterator[list[Loaded]]:
-    loader: DataLoader[Any] = DataLoader(
-        dataset,
-        batch_sampler=positions,  # type: ignore[arg-type]  # any iterable of lists of positions will do
-        num_workers=workers,
-        collate_fn=list,
-        worker_init_fn=_quiet_worker,
-        pin_memory=torch.cuda.is_available(),
-    )
-    for batch in loader:
-        for sample in batch:
-            if isinstance(sample, InputError):  # raised here, so that it is not wrapped in a worker's traceback
-                raise sample
-        yield batch
+    finish = _pinned if torch.cuda.is_available() else list
+    with closing(load_batches(source, positions, workers, finish)) as batches:
+        for batch in batches:
+            yield [_sound(sample) for sample in batch]
 
 
-def _quiet_worker(_: int) -> None:
-    """One thread a worker, which keeps the memory of its samples, and Ctrl-C is for the main process to answer."""
-    import cv2
+def _pinned(batch: list[Loaded | InputError]) -> list[Loaded | InputError]:
+    """Return a batch in memory that a GPU copies from by itself."""
+    return [sample if isinstance(sample, InputError) else _pinned_sample(*sample) for sample in batch]
 
-    cv2.setNumThreads(0)
-    keep_freed_memory()  # else each sample's pixels come as fresh pages: a fifth of the time
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+def _pinned_sample(pixels: Tensor, target: Mapping[str, Any]) -> Loaded:
+    return pixels.pin_memory(), Target({key: value.pin_memory() for key, value in target.items()})
+
+
+def _sound(sample: Loaded | InputError) -> Loaded:
+    if isinstance(sample, InputError):
+        raise sample
+    return sample

@@ -2,7 +2,9 @@
 
 import copy
 import multiprocessing
+import os
 import pickle
+import signal
 from hashlib import sha256
 from multiprocessing.reduction import ForkingPickler
 from pathlib import Path
@@ -51,7 +53,7 @@ def test_a_sample_does_not_depend_on_what_was_asked_before(stream: TrainingStrea
 
 def test_masks_when_asked(shapes: Path, stream: TrainingStream, masked: TrainingStream) -> None:
     """The generated shapes' boxes are tight, so masks that went with them still touch all four sides."""
-    assert set(stream[0][1]) == {"boxes", "labels", "dropped", "image_id"}
+    assert set(stream[0][1]) == {"boxes", "labels", "dropped", "image_id", "seed"}
     for i in range(10):
         pixels, target = masked[i]
         assert target["masks"].dtype == torch.uint8
@@ -102,11 +104,51 @@ def test_batches_from_any_step_and_any_number_of_workers(stream: TrainingStream,
     assert all(same(one, other) for one, other in zip(found, expected, strict=True))
 
 
+@pytest.mark.parametrize("workers", [0, 2])
+def test_processes_share_each_step(stream: TrainingStream, workers: int) -> None:
+    """Step 3 of 4 images is made of positions 12 to 15, of which the second of two processes has the last two."""
+    shares = [list(training_batches(stream, 4, 3, 6, workers, (rank, 2))) for rank in range(2)]
+    whole = list(training_batches(stream, 4, 3, 6, 0))
+    assert same([sample for batch in shares[1] for sample in batch], [stream[i] for i in (14, 15, 18, 19, 22, 23)])
+    assert all(same([*one, *two], both) for one, two, both in zip(*shares, whole, strict=True))
+
+
+def test_a_batch_that_processes_cannot_share(stream: TrainingStream) -> None:
+    with pytest.raises(vertebra.InputError, match=r"optim\.batch_size=4 .* among 3 processes; choose a multiple of 3"):
+        training_batches(stream, 4, 0, 1, 0, (0, 3))
+
+
+def test_each_sample_has_a_seed_of_its_own(stream: TrainingStream) -> None:
+    """It belongs to the position, not to the image, and follows the seed of the run."""
+    seeds = [int(stream[i][1]["seed"]) for i in range(3 * len(stream.images))]
+    assert len(set(seeds)) == len(seeds)
+    assert stream[0][1]["seed"].dtype == torch.int64
+    other = TrainingStream(stream.images, stream.transform, seed=6)
+    assert int(other[0][1]["seed"]) not in seeds
+
+
 def test_evaluation_takes_every_image_once_in_order(shapes: Path) -> None:
     data = read_coco(shapes / "annotations" / "train.json", shapes / "train")
     batches = list(evaluation_batches(data.images, 3, 0))
     assert [len(batch) for batch in batches] == [3, 3, 2]
     assert [int(target["image_id"]) for batch in batches for _, target in batch] == [image.id for image in data.images]
+
+
+def test_a_worker_that_is_killed_is_told_with_its_image(
+    stream: TrainingStream, shapes: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    position, loaded = 7, TrainingStream.__getitem__
+
+    def fatal(self: TrainingStream, asked: int) -> object:
+        if asked == position:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return loaded(self, asked)
+
+    monkeypatch.setattr(TrainingStream, "__getitem__", fatal)
+    image = stream.image(position)
+    told = rf"by SIGKILL while it loaded image {image.id}, {image.path} \(position 7 of the stream\).*fewer than 2"
+    with pytest.raises(vertebra.InputError, match=told):
+        list(training_batches(stream, 2, 0, 10, 2))
 
 
 @pytest.mark.parametrize("workers", [0, 1])
