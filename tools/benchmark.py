@@ -9,6 +9,7 @@ import typer
 
 from vertebra.tools.annotation_benchmark import annotation_costs
 from vertebra.tools.data_benchmark import data
+from vertebra.tools.engine_benchmark import engine
 
 if TYPE_CHECKING:
     from vertebra.tools.speed import Timing
@@ -17,6 +18,7 @@ app = typer.Typer(help="Measure speed side by side with the libraries that do th
 
 app.command()(data)
 app.command("annotations")(annotation_costs)
+app.command()(engine)
 
 
 @app.command()
@@ -70,7 +72,7 @@ def heads(
     peer = peer_of(head)
     steps = what.split(",") if what else peer.steps
     place = pick_device(device)
-    case = speed.Case(head, backbone, _size(size), batch_size, objects, dtype, compiled, place, steps, repeats)
+    case = speed.Case(head, backbone, size_of(size), batch_size, objects, dtype, compiled, place, steps, repeats)
     console = Console(highlight=False)
     with speed.threads(threads) as used:
         about = {**asdict(case), "device": str(case.device), "threads": used}
@@ -85,7 +87,8 @@ def heads(
         output.write_text(json.dumps({**about, "rows": rows}, indent=2) + "\n")
 
 
-def _size(text: str) -> tuple[int, int]:
+def size_of(text: str) -> tuple[int, int]:
+    """Read (height, width) from HxW."""
     from vertebra.backbones import InputError
 
     height, cross, width = text.partition("x")

@@ -13,6 +13,8 @@ from vertebra.tools import benchmark, catalogue, datasets
 from vertebra.tools.curves import curves
 from vertebra.tools.evaluate import evaluate
 from vertebra.tools.predict import predict
+from vertebra.tools.replay import replay
+from vertebra.tools.schedule_curves import schedules
 from vertebra.tools.train import train
 
 app = typer.Typer(
@@ -25,6 +27,8 @@ app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
 app.command()(curves)
+app.command()(schedules)
+app.command()(replay)
 app.add_typer(catalogue.app, name="backbones")
 app.add_typer(datasets.app, name="data")
 app.add_typer(benchmark.app, name="benchmark")
@@ -36,7 +40,7 @@ def main() -> None:
 
 
 def run(command: Callable[[], object]) -> None:
-    """Run a command; what the user can mend ends it with one line and status 2, an interrupted run with status 130."""
+    """Run a command; what the user can mend ends it with one line and status 2, a signal with its own."""
     logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
     logging.addLevelName(logging.WARNING, "warning")
     try:
@@ -44,14 +48,14 @@ def run(command: Callable[[], object]) -> None:
     except Exception as error:
         # Here, so that --help need not wait for torch.
         from vertebra.backbones import InputError
-        from vertebra.tools.session import Interrupted
+        from vertebra.tools.engine.stopping import Interrupted
 
         if isinstance(error, InputError):
             print(f"error: {error}", file=sys.stderr)
             sys.exit(2)
         if isinstance(error, Interrupted):
             print(error, file=sys.stderr)
-            sys.exit(130)
+            sys.exit(error.status)
         raise
 
 

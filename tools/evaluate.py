@@ -8,14 +8,14 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from vertebra.tools.options import Checkpoint, DataRoot, Imports, Overrides
+from vertebra.tools.options import Best, Checkpoint, DataRoot, Imports, Overrides, Raw
 
 if TYPE_CHECKING:
     from rich.console import Console
     from torch import nn
 
-    from vertebra.tools.config import Config
     from vertebra.tools.data.sets import Category
+    from vertebra.tools.settings import Config
 
 
 def evaluate(
@@ -30,6 +30,8 @@ def evaluate(
     data_root: DataRoot = None,
     split: Annotated[str, typer.Option(help="Split to evaluate on: val, train or test.")] = "val",
     checkpoint: Checkpoint = None,
+    best: Best = False,
+    raw: Raw = False,
     overrides: Overrides = [],  # noqa: B006
     imports: Imports = [],  # noqa: B006
     output: Annotated[
@@ -59,7 +61,7 @@ def evaluate(
     if predictions is not None or labels is not None or names is not None:
         given = {
             "a run": run, "--weights": weights, "--data": data, "--data-root": data_root, "--checkpoint": checkpoint,
-            "--set": overrides or None, "--import": imports or None,
+            "--best": best or None, "--raw": raw or None, "--set": overrides or None, "--import": imports or None,
         }  # fmt: skip
         extra = [name for name, value in given.items() if value is not None]
         if predictions is None or labels is None or extra:
@@ -68,21 +70,23 @@ def evaluate(
         _compare(predictions, labels, names, output, console)
         return
     from vertebra.tools.published import published_model
-    from vertebra.tools.run import open_run, trained_model
+    from vertebra.tools.run import chosen_checkpoint, open_run, trained_model
 
     overrides = [*([f"data.root={Path(data_root).resolve()}"] if data_root else []), *overrides]
     if run is not None and weights is None:
         opened = open_run(run, overrides, imports, data)
-        config, (model, categories) = opened.config, trained_model(opened, checkpoint)
+        path = chosen_checkpoint(opened, checkpoint, best)
+        config, (model, categories) = opened.config, trained_model(opened, path, raw)
         folder = run
-    elif weights is not None and run is None and checkpoint is None:
+    elif weights is not None and run is None and checkpoint is None and not best and not raw:
         config, model, categories = published_model(weights, data or "coco", overrides, imports)
         folder = Path("runs") / weights.replace("/", "-")
     else:
         raise InputError(
             "name either the folder of a run, or --weights torchvision/MODEL, or --predictions DIR and --labels DIR"
         )
-    name = "-".join(["evaluation", *([Path(data).stem] if data else []), *([split] if split != "val" else [])])
+    parts = (data and Path(data).stem, split != "val" and split, best and "best", raw and "raw")
+    name = "-".join(["evaluation", *(part for part in parts if part)])
     _measure(config, model, categories, split, output or folder / name, console)
 
 

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from vertebra.tools.options import Checkpoint, Imports
+from vertebra.tools.options import Best, Checkpoint, Imports, Raw
 
 
 def predict(
@@ -21,6 +21,8 @@ def predict(
         int | None, typer.Option(min=1, help="So many classes of each image, of a classifier; by default 5.")
     ] = None,
     checkpoint: Checkpoint = None,
+    best: Best = False,
+    raw: Raw = False,
     device: Annotated[str, typer.Option(help="auto, cpu, cuda, cuda:N or mps.")] = "auto",
     imports: Imports = [],  # noqa: B006
 ) -> None:
@@ -43,7 +45,7 @@ def predict(
     from vertebra.tools.predictor import Predictor, as_tensor
 
     console = Console()
-    predictor = Predictor(run, checkpoint=checkpoint, device=device, imports=imports)
+    predictor = Predictor(run, checkpoint=checkpoint, best=best, raw=raw, device=device, imports=imports)
     files = find_images(images, predictor.files.suffixes)
     if predictor.device.type == "cpu":
         keep_freed_memory()

@@ -15,7 +15,7 @@ from torch import Tensor
 from ..backbones import InputError
 from .build import pick_device
 from .data.images import RGB, Files
-from .run import open_run, trained_model
+from .run import chosen_checkpoint, open_run, trained_model
 from .sources import files_of
 
 
@@ -24,8 +24,12 @@ class Predictor:
 
     Call it with a path, an array (height, width, 3), uint8 RGB, or a tensor (3, height, width), float in [0, 1] or
     uint8; with other channels or 16 bits where the run's `data.channels` says so. Files are turned as their EXIF data
-    says. `categories` are those of the training data, in the order of the
-    labels. What it returns is on the CPU:
+    says. `categories` are those of the training data, in the order of the labels.
+
+    The weights are those of the newest checkpoint, of `checkpoint`, a file, or with `best` of that with the best metric
+    in training; the moving average of them where the run has one, but with `raw` those of the step itself.
+
+    What it returns is on the CPU:
 
     - of a detector `boxes` (N, 4) xyxy in pixels, `labels` (N,) from 1, `scores` (N,), best first, and `names`, a list;
       of one with masks also `masks`, a list of COCO RLE (`pycocotools.mask.decode` makes an array of one);
@@ -38,13 +42,16 @@ class Predictor:
         run: str | os.PathLike[str],
         *,
         checkpoint: str | os.PathLike[str] | None = None,
+        best: bool = False,
+        raw: bool = False,
         device: str = "auto",
         imports: Sequence[str] = (),
     ) -> None:
         opened = open_run(Path(run), imports=imports)
         self.files = files_of(opened.config.data)
         self.device = pick_device(device)
-        model, self.categories = trained_model(opened, None if checkpoint is None else Path(checkpoint))
+        path = chosen_checkpoint(opened, None if checkpoint is None else Path(checkpoint), best)
+        model, self.categories = trained_model(opened, path, raw)
         self.model: Any = model.to(self.device)
 
     @torch.inference_mode()

@@ -16,7 +16,7 @@ from torch import Tensor
 from ..backbones import InputError
 from .data.masks import Rle
 from .data.sets import IGNORE, Category, Sample
-from .data.stream import Loaded
+from .data.stream import Loaded, TrainingStream
 from .draw import as_rgb, draw_boxes, draw_masks, draw_semantic, enlarge
 
 # Longest side in pixels of the pictures in the grid.
@@ -99,6 +99,23 @@ def make_cards(
             facts=[(names[label], value) for label, value in facts],
             dropped=int(target.get("dropped", 0)),
         )
+
+
+def training_samples(stream: TrainingStream, categories: Sequence[Category], count: int) -> list[tuple[str, Tensor]]:
+    """Return the first samples of a stream as a model gets them, with what it learns from drawn on, and their names.
+
+    Pictures (3, H, W), uint8. A sample that cannot be read is left out: training will say so.
+    """
+    kind = KINDS[stream.target_keys[0]]
+    names = cut(shown_names(categories, kind))
+    pictures = []
+    for position in range(count):
+        sample = stream[position]
+        if not isinstance(sample, InputError):
+            pixels, target = sample
+            picture = kind.draw(enlarge(pixels)[0], target, (pixels.shape[1], pixels.shape[2]), names)
+            pictures.append((f"training/{position}", picture))
+    return pictures
 
 
 def short_paths(cards: Sequence[Card]) -> list[str]:

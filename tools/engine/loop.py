@@ -2,118 +2,112 @@
 
 from __future__ import annotations
 
-import math
-import signal
+import resource
+import sys
 import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from torch import Tensor, nn
 
-from ...backbones import InputError
-
-Batch = list[tuple[Tensor, dict[str, Tensor]]]
+from .arrival import Batch, arriving
+from .learner import Learner
+from .stopping import Stopping
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What one step did. `images_per_second` counts all the time since the step before, waiting for data included.
+    """What one step did.
 
-    `dropped` is how many objects of its images the transforms lost.
+    step: how many have been taken. loss: the sum of `losses`. gradient_norm: before clipping. images_per_second: of all
+    processes, over all the time since the step before. waiting: the share of that time in which data were waited for.
+    memory: the peak on the device, on a CPU of the process, in bytes. dropped: how many objects the transforms lost.
     """
 
     step: int
     learning_rate: float
     loss: float
     losses: dict[str, float]
+    gradient_norm: float
     images_per_second: float
+    waiting: float
+    memory: int
     dropped: int
 
 
+# What to do of a step that was not taken: its number, its losses and its batch.
+Skip = Callable[[int, dict[str, float], Batch], None]
+
+
 def train(
-    model: nn.Module,
-    optimiser: torch.optim.Optimizer,
+    learner: Learner,
     batches: Iterable[Batch],
     learning_rate: Callable[[int], float],
     *,
     start: int,
     seed: int,
-    device: torch.device,
-    clip_norm: float | None,
+    stopping: Stopping,
     after_step: Callable[[StepReport], None],
+    skip: Skip,
 ) -> int:
     """Take one step for each batch, from step `start` on, and return how many steps have been taken since step 0.
 
-    What a step does depends on the weights, its batch and (seed, step) alone, so a run can be cut at any step. Ctrl-C
-    ends the loop after the step under way. A loss that is not finite is an InputError that names the images.
+    What a step does depends on the weights, its batch and (seed, step, process) alone, so a run can be cut at any step.
+    A signal to stop ends the loop after the step under way, in all processes the same. batches: this process's share.
     """
-    model.train()
+    learner.model.train()
+    processes = learner.processes
     step = start
-    with _interruptible() as interrupted:
-        began = time.perf_counter()
-        for batch in batches:
-            torch.manual_seed(step_seed(seed, step))
-            rate = learning_rate(step)
-            for group in optimiser.param_groups:
-                group["lr"] = rate
-            losses = model(*_to_device(batch, device))
-            loss = torch.stack(list(losses.values())).sum()
-            values = {name: float(value.detach()) for name, value in losses.items()}
-            if not math.isfinite(sum(values.values())):
-                raise _not_finite(values, step, batch)
-            optimiser.zero_grad(set_to_none=True)
-            loss.backward()  # type: ignore[no-untyped-call]
-            if clip_norm is not None:
-                nn.utils.clip_grad_norm_(model.parameters(), clip_norm)
-            optimiser.step()
-            step += 1
-            now = time.perf_counter()
-            dropped = sum(int(target.get("dropped", 0)) for _, target in batch)
-            after_step(StepReport(step, rate, sum(values.values()), values, len(batch) / (now - began), dropped))
-            began = now
-            if interrupted():
-                break
+    began = time.perf_counter()
+    for batch, waited in _timed(arriving(batches, learner.device)):
+        torch.manual_seed(step_seed(seed, step, processes.rank))
+        rate = learning_rate(step)
+        outcome = learner.learn(batch, rate, step)
+        step += 1
+        now = time.perf_counter()
+        if outcome.finite:
+            after_step(
+                StepReport(
+                    step,
+                    rate,
+                    sum(outcome.losses.values()),
+                    outcome.losses,
+                    outcome.gradient_norm,
+                    len(batch) * processes.count / (now - began),
+                    waited / (now - began),
+                    _peak_memory(learner.device),
+                    _dropped(batch),
+                )
+            )
+        else:
+            skip(step, outcome.losses, batch)
+        began = now
+        stopping.asked = int(processes.largest(torch.tensor(stopping.asked or 0))) or None
+        if stopping.asked:
+            break
     return step
 
 
-def step_seed(seed: int, step: int) -> int:
-    """Return the seed of everything random in a step; distinct for distinct steps of a run."""
-    return (seed * 1_000_003 + step) % 2**63
+def step_seed(seed: int, step: int, process: int = 0) -> int:
+    """Return the seed of everything random in a step; distinct for distinct steps and processes of a run."""
+    return (seed * 1_000_003 + step + (process << 44)) % 2**63
 
 
-def _to_device(batch: Batch, device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    images = [image.to(device, non_blocking=True) for image, _ in batch]
-    return images, [{key: value.to(device, non_blocking=True) for key, value in target.items()} for _, target in batch]
+def _timed(batches: Iterable[Batch]) -> Iterator[tuple[Batch, float]]:
+    """Yield each batch with the seconds that it was waited for."""
+    began = time.perf_counter()
+    for batch in batches:
+        yield batch, time.perf_counter() - began
+        began = time.perf_counter()
 
 
-def _not_finite(losses: dict[str, float], step: int, batch: Batch) -> InputError:
-    values = ", ".join(f"{name} {value:.3g}" for name, value in losses.items())
-    ids = ", ".join(str(int(target["image_id"])) for _, target in batch)
-    return InputError(
-        f"the loss is not finite at step {step} ({values}; image ids {ids}): lower optim.lr, set optim.clip_norm, or "
-        "lengthen schedule.warmup_steps"
-    )
+def _dropped(batch: Batch) -> int:
+    found = [target["dropped"] for _, target in batch if "dropped" in target]
+    return int(torch.stack(found).sum()) if found else 0  # one question to the device for all images
 
 
-@contextmanager
-def _interruptible() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether Ctrl-C was pressed; a second Ctrl-C acts at once."""
-    pressed: list[int] = []
-
-    def on_interrupt(number: int, frame: Any) -> None:
-        pressed.append(number)
-        signal.signal(signal.SIGINT, before)
-
-    before = signal.getsignal(signal.SIGINT)
-    try:
-        signal.signal(signal.SIGINT, on_interrupt)
-    except ValueError:  # not in the main thread: nothing to answer there
-        yield lambda: False
-        return
-    try:
-        yield lambda: bool(pressed)
-    finally:
-        signal.signal(signal.SIGINT, before)
+def _peak_memory(device: torch.device) -> int:
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device)
+    # In kB, but on macOS.
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)

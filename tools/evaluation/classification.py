@@ -8,7 +8,8 @@ import torch
 from torch import Tensor
 
 from ...backbones import InputError
-from .confusion import check_names, confusion, summed
+from .confusion import check_names, confusion
+from .reduction import summed
 from .table import note, table
 
 # With more classes the text shows only so many, of the lowest accuracy.

@@ -12,6 +12,7 @@ import numpy as np
 
 from ..data.masks import encode, read_segmentation, rle_of
 from ..data.sets import Category
+from .reduction import gathered
 
 log = logging.getLogger("vertebra")
 
@@ -22,8 +23,9 @@ METRICS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "A
 class CocoEvaluator:
     """Collects detections as COCO results and scores them against an instances document.
 
-    `update` with each batch, then `compute`; `results` can be written as JSON as it is. Category ids and image ids are
-    the document's. Boxes are measured, and masks too where the outputs have them.
+    `update` with each batch, `reduce` where several processes each saw a part, then `compute`; `results` can be written
+    as JSON as it is. Category ids and image ids are the document's. Boxes are measured, and masks too where the outputs
+    have them.
     """
 
     def __init__(self, document: Mapping[str, Any], categories: Sequence[Category]) -> None:
@@ -40,6 +42,15 @@ class CocoEvaluator:
         for image_id, output in zip(image_ids, outputs, strict=True):
             self.results += coco_results(image_id, output, self.categories)
             self.has_masks = self.has_masks or "masks" in output
+
+    def reduce(self) -> None:
+        """Bring the results of all processes of torch.distributed into the first, by rank; once, after the last update.
+
+        Only there they are complete. Where each process saw a contiguous part of the images, the order is theirs.
+        """
+        parts = gathered((self.results, self.has_masks))
+        self.results = [result for results, _ in parts for result in results]
+        self.has_masks = any(has_masks for _, has_masks in parts)
 
     def compute(self) -> tuple[dict[str, dict[str, float]], str]:
         """Return COCO's twelve numbers by name, for `bbox` and where there are masks `segm`, and the summary as text.

@@ -1,4 +1,4 @@
-"""Counts of what was found for what is true, over a data set and over the processes that share it."""
+"""Counts of what was found for what is true."""
 
 from __future__ import annotations
 
@@ -28,13 +28,3 @@ def confusion(truth: Tensor, found: Tensor, classes: int, counted: Tensor) -> Te
     bins = torch.where(counted, truth * classes + found, classes * classes)
     counts = torch.bincount(bins.flatten(), minlength=classes * classes + 1)
     return counts[:-1].reshape(classes, classes)
-
-
-def summed(counts: Tensor) -> Tensor:
-    """Return the sum over the processes of torch.distributed; the same where there is only this one."""
-    if not (torch.distributed.is_available() and torch.distributed.is_initialized()):
-        return counts
-    device = torch.device("cuda") if torch.distributed.get_backend() == "nccl" else torch.device("cpu")
-    total = counts.to(device, copy=True)
-    torch.distributed.all_reduce(total)
-    return total.to(counts.device)

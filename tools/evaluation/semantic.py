@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ...backbones import InputError
 from .boundary import boundary_counts
-from .confusion import check_names, confusion, summed
+from .confusion import check_names, confusion
+from .reduction import summed
 from .table import note, table
 
 Map = Tensor | np.ndarray[Any, np.dtype[Any]]

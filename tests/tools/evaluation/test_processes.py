@@ -1,13 +1,25 @@
-"""Evaluators on several processes: each sees a part of the data, and all have the metrics of the whole."""
+"""Evaluation by several processes: each sees a part of the data, and what comes out is that of the whole."""
 
+import io
 from pathlib import Path
+from typing import Any
 
+import pytest
 import torch
-from torch import Tensor
+from rich.console import Console
+from torch import Tensor, nn
 
+from vertebra.tools.data.classes import object_crops
+from vertebra.tools.data.coco import first_images, read_coco
+from vertebra.tools.data.rasterise import rasterised
+from vertebra.tools.engine.precision import PRECISIONS
+from vertebra.tools.engine.processes import ALONE, Processes
 from vertebra.tools.evaluation.classification import ClassificationEvaluator
+from vertebra.tools.evaluation.coco import CocoEvaluator
+from vertebra.tools.evaluation.measure import Trial, measure
 from vertebra.tools.evaluation.semantic import SemanticEvaluator
 
+CPU = torch.device("cpu")
 NAMES = list("abcdefg")
 # The parts differ in size, as those of a data set do that the number of processes does not divide.
 ALL, PARTS = slice(0, 5), (slice(0, 3), slice(3, 5))
@@ -28,14 +40,84 @@ def scores_of(part: slice) -> list[object]:
     return [semantic.compute(), classification.compute()]
 
 
-def run_rank(rank: int, folder: Path) -> None:
+class Guesses(nn.Module):
+    """Outputs that depend on the image, and on a buffer that only the main process has right."""
+
+    def __init__(self, kind: str, rank: int) -> None:
+        super().__init__()
+        self.target_keys = {"boxes": ("boxes", "labels", "masks")}.get(kind, (kind,))
+        self.register_buffer("seed", torch.tensor(7 if rank == 0 else 8))
+        self.computed_in: set[torch.dtype] = set()
+
+    def forward(self, images: list[Tensor]) -> list[dict[str, Any]]:
+        self.computed_in.add((torch.ones(1, 1) @ torch.ones(1, 1)).dtype)
+        return [self.guess(image, torch.Generator().manual_seed(int(image.sum() * self.seed))) for image in images]
+
+    def guess(self, image: Tensor, random: torch.Generator) -> dict[str, Any]:
+        height, width = image.shape[-2:]
+        if self.target_keys == ("semantic",):
+            return {"semantic": torch.randint(0, 5, (height, width), generator=random)}
+        if self.target_keys == ("label",):
+            scores = torch.rand(4, generator=random)
+            return {"label": scores.argmax(), "scores": scores}
+        corners = torch.rand(6, 2, generator=random) * width / 2
+        return {
+            "boxes": torch.cat([corners, corners + 5 + torch.rand(6, 2, generator=random) * width / 3], dim=1),
+            "labels": torch.randint(1, 5, (6,), generator=random),
+            "scores": torch.rand(6, generator=random),
+            "masks": torch.rand(6, 1, height, width, generator=random),
+        }
+
+
+DATA = {"boxes": lambda coco: coco, "semantic": rasterised, "label": lambda coco: object_crops(coco, 0.1)}
+
+
+def trial_of(kind: str, shapes: Path, folder: Path, processes: Processes = ALONE, **options: Any) -> Trial:
+    coco = first_images(read_coco(shapes / "annotations" / "train.json", shapes / "train"), 5)
+    data = DATA[kind](coco)
+    model, console = Guesses(kind, processes.rank), Console(file=io.StringIO())
+    settings = {"pictures": 4, "device": CPU, "workers": 0, "console": console, "processes": processes, **options}
+    return Trial(model, data, data.categories, folder / kind, **settings)
+
+
+def written(folder: Path) -> dict[str, bytes]:
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def run_rank(rank: int, folder: Path, shapes: Path) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
-    torch.save(scores_of(PARTS[rank]), folder / f"{rank}.pt")
+    processes = Processes(rank, rank, 2)
+    measured = [measure(trial_of(kind, shapes, folder / f"written-{rank}", processes)) for kind in DATA]
+    torch.save([scores_of(PARTS[rank]), measured], folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
-def test_two_processes_equal_one(tmp_path: Path) -> None:
-    torch.multiprocessing.spawn(run_rank, (tmp_path,), nprocs=2)
+def test_two_processes_equal_one(tmp_path: Path, shapes: Path) -> None:
+    torch.multiprocessing.spawn(run_rank, (tmp_path, shapes), nprocs=2)
+    (scores, measured), (same_scores, nothing) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     alone = scores_of(ALL)
-    assert all(torch.load(tmp_path / f"{rank}.pt") == alone for rank in (0, 1))
+    assert scores == same_scores == alone
     assert scores_of(PARTS[0]) != alone
+    assert measured == [measure(trial_of(kind, shapes, tmp_path / "alone")) for kind in DATA]
+    assert nothing == [None] * len(DATA)
+    files = written(tmp_path / "alone")
+    assert {path.split("/")[0] for path in files} == set(DATA)
+    assert len([path for path in files if path.startswith("boxes/pictures/")]) == 4
+    assert written(tmp_path / "written-0") == files
+    assert not (tmp_path / "written-1").exists()
+
+
+@pytest.mark.parametrize(("name", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
+def test_the_model_runs_in_the_precision(name: str, dtype: torch.dtype, shapes: Path, tmp_path: Path) -> None:
+    trial = trial_of("label", shapes, tmp_path, precision=PRECISIONS[name])
+    measure(trial)
+    assert trial.model.computed_in == {dtype}
+
+
+def test_reduce_of_detections_alone_changes_nothing(shapes: Path) -> None:
+    coco = read_coco(shapes / "annotations" / "val.json", shapes / "val")
+    evaluator = CocoEvaluator(coco.document, coco.categories)
+    evaluator.update([coco.images[0].id], [Guesses("boxes", 0)([torch.ones(3, 64, 64)])[0]])
+    results = list(evaluator.results)
+    evaluator.reduce()
+    assert (evaluator.results, evaluator.has_masks) == (results, True)
