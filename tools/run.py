@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -55,6 +56,14 @@ def base_folder(config: Config, name: str | None) -> Path:
     """Return the folder that runs of these settings have but for a number."""
     choices = config.choices
     return Path("runs") / (name or f"{choices.head}_{choices.backbone}_{Path(choices.data).stem}".replace("/", "-"))
+
+
+def write_config(run: Run) -> None:
+    """Make the folder of a run, with its settings, whole even where the run is killed meanwhile."""
+    run.folder.mkdir(parents=True, exist_ok=True)
+    scratch = run.folder / ".config.yaml"
+    scratch.write_text(run.config.to_yaml())
+    os.replace(scratch, run.folder / "config.yaml")
 
 
 def continued(folder: Path, config: Config) -> Run:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 import shutil
 from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +22,7 @@ from .data.sets import check_categories
 from .data.stream import TrainingStream, training_batches
 from .data.transforms import Transform
 from .engine.arrival import Batch, arriving
-from .engine.keeping import Keeper
+from .engine.keeping import REMEDIES, Keeper
 from .engine.learner import Learner
 from .engine.log import NoLog, RunLog, Terminal
 from .engine.loop import StepReport, train
@@ -35,7 +36,7 @@ from .engine.stopping import Interrupted, Stopping
 from .engine.trouble import Hints, Skips, out_of_memory
 from .finetune import start_from
 from .memory import keep_freed_memory
-from .run import Run
+from .run import Run, write_config
 from .sample_cards import training_samples
 from .settings import Config
 from .sources import open_split
@@ -140,12 +141,11 @@ class Session:
     def train(self) -> None:
         """Train to the end of the schedule, and evaluate; a signal to stop raises Interrupted, after saving."""
         folder, main = self.run.folder, self.processes.main
-        if main:
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / "config.yaml").write_text(self.run.config.to_yaml())
-        journal = RunLog(folder, self.step) if main else NoLog()
-        try:
-            with Stopping(f"stopped; continue with `vertebra train --resume {folder}`") as stopping:
+        with self._explained():
+            if main:
+                write_config(self.run)
+            advice = f"stopped; continue with `vertebra train --resume {folder}`"
+            with closing(RunLog(folder, self.step) if main else NoLog()) as journal, Stopping(advice) as stopping:
                 if self.step >= self.total and not self._any(main and not journal.has(self.step, MARK)):
                     raise Finished(
                         f"{folder} has taken all its {self.total} steps; to go on, extend it: {self._longer()}"
@@ -158,13 +158,6 @@ class Session:
                         self._train_to(stop, journal, stopping)
                     if self._any(main and not journal.has(stop, MARK)):  # nor before a kill
                         self._validate(journal)
-        except (RuntimeError, MemoryError) as error:
-            explained = self._out_of_memory(error)
-            if explained is None:
-                raise
-            raise explained from error
-        finally:
-            journal.close()
 
     def _pauses(self) -> list[int]:
         """Return the steps at which training pauses to evaluate, from the present one on, the last one included."""
@@ -303,16 +296,33 @@ class Session:
     def _categories(self) -> list[list[int | str]]:
         return [[category.id, category.name] for category in self.data.categories]
 
-    def _out_of_memory(self, error: BaseException) -> InputError | None:
-        config = self.run.config
-        return out_of_memory(
-            error,
-            images=config.optim.batch_size // self.processes.count,
-            accumulation=config.optim.accumulation,
-            precision=self.precision.name,
-            checkpointing=config.backbone.checkpointing,
-            device=self.device,
-        )
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
+        """Turn want of memory, and what the system refuses to write, into what to do about it."""
+        config, folder = self.run.config, self.run.folder
+        try:
+            yield
+        except OSError as error:
+            if error.errno not in REMEDIES:
+                raise
+            again = (
+                f"continue with `vertebra train --resume {folder}`" if self.run.checkpoint.exists() else "start again"
+            )
+            raise InputError(
+                f"{error.filename or folder}: {error.strerror}. {REMEDIES[error.errno]}, and {again}"
+            ) from error
+        except (RuntimeError, MemoryError) as error:
+            explained = out_of_memory(
+                error,
+                images=config.optim.batch_size // self.processes.count,
+                accumulation=config.optim.accumulation,
+                precision=self.precision.name,
+                checkpointing=config.backbone.checkpointing,
+                device=self.device,
+            )
+            if explained is None:
+                raise
+            raise explained from error
 
 
 def _check_batch(batch_size: int, processes: int, accumulation: int) -> None:

@@ -167,7 +167,6 @@ def _start(arguments: Sequence[str], output: Path) -> int:
     """Start `vertebra` in a process of its own, the leader of a group; return its id."""
     child = os.fork()
     if child == 0:
-        os.setpgid(0, 0)
         file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         os.dup2(file, 1)
         os.dup2(file, 2)
@@ -177,6 +176,7 @@ def _start(arguments: Sequence[str], output: Path) -> int:
         from vertebra.tools.cli import main
 
         main()  # ends the process
+    os.setpgid(child, child)  # here, so that the group is there when it is killed
     return child
 
 

@@ -1,5 +1,6 @@
 """A run from the command line: trained, evaluated, resumed, predicted with, on a backbone of one's own."""
 
+import errno
 import json
 import re
 import shutil
@@ -92,6 +93,20 @@ def test_a_finished_run_says_so_and_can_be_extended(cli: Command, trained: Path)
     done = cli("train", "--resume", trained, "--set", "schedule.epochs=3")
     assert done.status == 0, done.err
     assert [step for step, _ in losses(trained)] == list(range(1, 13))
+
+
+def test_a_folder_that_cannot_be_written_to(
+    cli: Command, workplace: Path, arguments: list[object], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(run: object) -> None:
+        raise OSError(errno.EROFS, "Read-only file system", "runs/mine")
+
+    monkeypatch.setattr(session, "write_config", refuse)
+    done = cli(*arguments)
+    assert done.status == 2
+    assert done.err.splitlines()[-1] == (
+        "error: runs/mine: Read-only file system. Make the folder one that can be written to, and start again"
+    )
 
 
 def test_own_backbone_is_found_again(
