@@ -192,12 +192,15 @@ def recorded_norm_eps(model: nn.Module) -> float | None:
 
 
 def read_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> Source:
-    """Read a state dict, a file or a run folder, with what a checkpoint records beside the weights."""
+    """Read a state dict, a file or a run folder, with what a checkpoint records beside the weights.
+
+    Of a checkpoint with a moving average of the weights (`ema`), that is read, as evaluation and prediction do.
+    """
     name, content = (
         ("the state dict", source) if isinstance(source, Mapping) else (os.fspath(source), read_state(source))
     )
     facts = _facts(content)
-    for wrapper in ("model", "state_dict"):
+    for wrapper in ("ema", "model", "state_dict"):
         if isinstance(content, Mapping) and isinstance(content.get(wrapper), Mapping):
             content = content[wrapper]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):

@@ -110,11 +110,10 @@ def trained_model(
     """
     path = checkpoint or run.checkpoint
     content = read_checkpoint(path)
-    average = None if raw else content["ema"]
     categories = tuple(Category(int(id), str(name)) for id, name in content["categories"])
     model = build_model(run.config, len(categories))
     try:
-        load_weights(model, content if average is None else {**content, "model": average})
+        load_weights(model, {**content, "ema": None} if raw else content)
     except InputError as error:
         raise InputError(f"{path} is the checkpoint of another model than {run.folder}'s: {error}") from error
     return model.eval(), categories

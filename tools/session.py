@@ -110,7 +110,7 @@ class Session:
                     f"{self.data.source} has other categories than {self.run.folder} was trained on; "
                     "a run is continued on the data that it began with"
                 )
-            load_weights(model, content)
+            load_weights(model, {**content, "ema": None})
         elif config.backbone.weights is not None:
             done = start_from(model, config.backbone.weights, config, self.data.categories)
             self.console.print(f"weights: {done}", highlight=False, soft_wrap=True)
@@ -205,11 +205,12 @@ class Session:
             if self.step == stop and engine.precise_norms:
                 self._refresh_norms()
             self._save(self.step, self.step in milestones)
-        if stopping.asked:
+        asked = int(self.processes.largest(torch.tensor(stopping.asked or 0)))
+        if asked:
             raise Interrupted(
                 f"stopped after step {self.step} of {self.total}; continue with `vertebra train --resume "
                 f"{self.run.folder}`",
-                stopping.asked,
+                asked,
             )
 
     def _batches(self, start: int, stop: int) -> Iterator[Batch]:

@@ -54,6 +54,13 @@ def test_the_average_is_taken_unless_the_raw_weights_are_asked_for(run: tuple[Pa
     assert has(vertebra.Predictor(folder, raw=True).model, raw)
 
 
+def test_fine_tuning_begins_with_the_average_too(run: tuple[Path, State]) -> None:
+    folder, raw = run
+    model, _ = trained_model(open_run(folder), raw=True)
+    vertebra.load_weights(model, folder)
+    assert has(model, times(raw, 0.5))
+
+
 def test_the_best_checkpoint(run: tuple[Path, State]) -> None:
     folder, raw = run
     assert has(vertebra.Predictor(folder, best=True).model, times(raw, 0))

@@ -82,8 +82,9 @@ def train(
         else:
             skip(step, outcome.losses, batch)
         began = now
-        stopping.asked = int(processes.largest(torch.tensor(stopping.asked or 0))) or None
-        if stopping.asked:
+        asked = int(processes.largest(torch.tensor(stopping.asked or 0)))
+        if asked:  # a signal of just now is left for the next step
+            stopping.asked = asked
             break
     return step
 

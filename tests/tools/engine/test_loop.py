@@ -12,7 +12,7 @@ from vertebra.tools.engine.learner import Learner
 from vertebra.tools.engine.loop import StepReport, step_seed, train
 from vertebra.tools.engine.moving_average import MovingAverage
 from vertebra.tools.engine.precision import PRECISIONS
-from vertebra.tools.engine.processes import ALONE
+from vertebra.tools.engine.processes import ALONE, Processes
 from vertebra.tools.engine.stopping import Stopping
 
 CPU = torch.device("cpu")
@@ -45,11 +45,13 @@ def batches(values: list[list[float]]) -> Iterator[list[Any]]:
 class Run:
     """A run of steps with rates of 0.25, 0.5 and 0.25."""
 
-    def __init__(self, model: Line, values: list[list[float]], start: int = 0, **options: Any) -> None:
+    def __init__(
+        self, model: Line, values: list[list[float]], start: int = 0, processes: Processes = ALONE, **options: Any
+    ) -> None:
         self.reports: list[StepReport] = []
         self.skipped: list[tuple[int, dict[str, float]]] = []
         optimiser = torch.optim.SGD([{"params": model.parameters(), "factor": 1.0}], lr=1.0)
-        learner = Learner(model, optimiser, device=CPU, precision=PRECISIONS["float32"], processes=ALONE, **options)
+        learner = Learner(model, optimiser, device=CPU, precision=PRECISIONS["float32"], processes=processes, **options)
         with Stopping("stopped") as stopping, stopping.noting():
             self.steps = train(
                 learner,
@@ -141,3 +143,15 @@ def test_the_average_moves_with_the_steps() -> None:
 def test_a_signal_ends_the_loop_after_the_step(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Run, "after_step", lambda self, report: signal.raise_signal(signal.SIGTERM))
     assert Run(Line(), [[1.0], [1.0], [1.0]]).steps == 1
+
+
+def test_a_signal_while_processes_agree_is_not_lost() -> None:
+    """One that comes after this process was asked whether it had one, and before it is told of the others'."""
+
+    class Late(Processes):
+        def largest(self, values: Tensor) -> Tensor:
+            if not values:
+                signal.raise_signal(signal.SIGTERM)
+            return values
+
+    assert Run(Line(), [[1.0], [1.0], [1.0]], processes=Late(0, 0, 1)).steps == 2
