@@ -156,7 +156,7 @@ class Session:
                 for stop in self._pauses():
                     if self.step < stop:
                         self._train_to(stop, journal, stopping)
-                    if self._any(main and not journal.has(stop, MARK)):  # nor before a kill
+                    if self._any(main and not journal.has(self.step, MARK)):  # nor before a kill
                         self._validate(journal)
 
     def _pauses(self) -> list[int]:
