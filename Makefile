@@ -1,6 +1,8 @@
 # Each target is enough by itself on a fresh machine with Python 3.11 or later and a C compiler.
 PYTHON ?= python3
 BIN := .venv/bin
+# How many processes run the tests; each takes 1 to 2 GB.
+WORKERS ?= 2
 
 .PHONY: help quickstart readme test test-slow test-gpu lint format clean
 
@@ -27,8 +29,9 @@ readme: .venv/.installed
 	$(BIN)/python -m vertebra.tools.facts README.md
 	$(BIN)/vertebra schedules --output docs/schedules.png
 
+# One thread each: two processes of two threads get in each other's way.
 test: .venv/.installed
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n $(WORKERS)
 
 test-slow: .venv/.installed
 	$(BIN)/python -m pytest -m slow

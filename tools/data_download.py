@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -56,9 +57,10 @@ def download(
             with _bars(console) as watch:
                 fetch(archive, place, url, watch=watch, tell=tell)
         except KeyboardInterrupt:
-            from vertebra.tools.session import Interrupted
+            from vertebra.tools.engine.stopping import Interrupted
 
-            raise Interrupted(f"stopped; what has come of {archive.name} is kept, the same command goes on") from None
+            advice = f"stopped; what has come of {archive.name} is kept, the same command goes on"
+            raise Interrupted(advice, signal.SIGINT) from None
         tell(f"{archive.name} is unpacked")
     tell(f"{place} holds {', '.join(chosen)} of {name}; --data {name} --data-root {place} takes them")
 
