@@ -36,7 +36,8 @@ def train(
         typer.Option(metavar="NAME|FILE.yaml", help="coco, voc, cityscapes, imagefolder, cifar10, shapes, … or yours."),
     ] = None,
     schedule: Annotated[
-        str | None, typer.Option(metavar="NAME|FILE.yaml", help="1x, lsj_100ep, seg_40k, …, see `vertebra schedules`, or yours.")
+        str | None,
+        typer.Option(metavar="NAME|FILE.yaml", help="1x, lsj_100ep, seg_40k, …, see `vertebra schedules`, or yours."),
     ] = None,
     data_root: DataRoot = None,
     weights: Annotated[
