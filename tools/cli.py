@@ -39,10 +39,18 @@ def main() -> None:
     run(app)
 
 
+class _AsErrors(logging.Formatter):
+    """Warnings look as errors do; the names of levels stay as other libraries' formats expect them."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return f"{record.levelname.lower()}: {record.getMessage()}"
+
+
 def run(command: Callable[[], object]) -> None:
     """Run a command; what the user can mend ends it with one line and status 2, a signal with its own."""
-    logging.basicConfig(format="%(levelname)s: %(message)s", level=logging.WARNING)
-    logging.addLevelName(logging.WARNING, "warning")
+    lines = logging.StreamHandler()
+    lines.setFormatter(_AsErrors())
+    logging.basicConfig(handlers=[lines], level=logging.WARNING)
     try:
         command()
     except Exception as error:
