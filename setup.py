@@ -19,12 +19,23 @@ setup(
     python_requires=">=3.11",
     package_dir={"vertebra": "."},
     packages=["vertebra", *(f"vertebra.{name}" for name in find_packages(include=FOLDERS))],
-    package_data={"vertebra": ["py.typed", "configs/*/*.yaml", "tools/facts.json", "tools/*.html"]},
+    package_data={
+        "vertebra": [
+            "py.typed",
+            "configs/*/*.yaml",
+            "tools/facts.json",
+            "tools/*.html",
+            "tools/report/*.html",
+            "tools/report/*.js",
+            "tools/report/*.css",
+        ]
+    },
     install_requires=[
         "torch>=2.11",
         "torchvision>=0.26",
         "timm>=1.0",
         "pycocotools>=2.0.8",
+        "faster-coco-eval>=1.8",
         "albumentations>=2.0.8",
         "opencv-python>=4.11",
         "omegaconf>=2.4",
@@ -32,6 +43,7 @@ setup(
         "rich>=13",
         "tensorboard>=2.15",
         "matplotlib>=3.8",
+        "plotly>=6",
         "safetensors>=0.4",
         "numpy>=1.26",
         "Jinja2>=3.1",
@@ -48,6 +60,7 @@ setup(
             "pre-commit>=4",
             "setuptools>=77",
             "torchmetrics>=1.6",
+            "tidecv>=1.0.1",
         ]
     },
     script_name="setup.py",  # so that this file is left out of the package, however the build is started

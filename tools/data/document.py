@@ -20,12 +20,16 @@ NEAR_END = 64
 
 
 def records(
-    path: Path, names: Collection[str], advance: Callable[[int], object] = lambda _: None
+    path: Path,
+    names: Collection[str],
+    advance: Callable[[int], object] = lambda _: None,
+    *,
+    needed: Collection[str] = LISTS,
 ) -> Iterator[tuple[str, dict[str, Any]]]:
     """Yield the records of these of the file's lists, each with the name of its list, in the file's order.
 
-    `advance` is called with the number of bytes that were read. A file that is not JSON, or lacks one of COCO's lists,
-    is an InputError.
+    `advance` is called with the number of bytes that were read. A file that is not JSON, or lacks one of the lists that
+    are needed, is an InputError.
     """
     there = set()
     with _open(path) as file, _readable(path):
@@ -41,7 +45,7 @@ def records(
                 if not isinstance(record, dict):
                     raise InputError(f"{path} is not a COCO instances file: {name!r} holds {str(record)[:40]!r}")
                 yield name, record
-    missing = ", ".join(repr(name) for name in LISTS if name not in there)
+    missing = ", ".join(repr(name) for name in needed if name not in there)
     if missing:
         raise InputError(f"{path} is not a COCO instances file: it has no list {missing}")
 

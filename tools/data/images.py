@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import glob
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar, Protocol, runtime_checkable
@@ -159,16 +160,44 @@ def list_files(folder: Path) -> list[Path]:
 
 
 def find_images(paths: Sequence[Path], suffixes: Sequence[str] = SUFFIXES) -> list[Path]:
-    """Return the image files among the paths and in the folders among them (not deeper), in order of name."""
-    found: list[Path] = []
-    for path in paths:
-        if path.is_dir():
-            inside = sorted(p for p in path.iterdir() if p.suffix.lower() in suffixes)
-            if not inside:
-                raise InputError(f"no images in {path}; files ending in {', '.join(suffixes)} are read")
-            found += inside
-        elif path.is_file():
-            found.append(path)
-        else:
-            raise InputError(f"no image or folder at {path}")
+    """Return the image files that are meant, those of each path in order of name.
+
+    A path is a file, whatever its suffix; a folder, for the images in it (not deeper); or a pattern, for the images
+    that it matches: `*`, `?` and `[…]` as in a shell, `**` for any number of folders. A file or folder of that very
+    name goes before the pattern; hidden files are left out. A path that gives no image is an InputError.
+    """
+    return [image for path in paths for image in _images_at(path, suffixes)]
+
+
+def _images_at(path: Path, suffixes: Sequence[str]) -> list[Path]:
+    if path.is_file():
+        return [path]
+    if path.is_dir():
+        found, nothing = _images(path.iterdir(), suffixes), f"no images in {path}"
+    elif glob.has_magic(str(path)):
+        found, nothing = _images(map(Path, glob.iglob(str(path), recursive=True)), suffixes), f"no image matches {path}"
+    else:
+        raise InputError(f"no image or folder at {path}")
+    if not found:
+        deeper = f"; '{path / '**'}' also looks in the folders below" if path.is_dir() else ""
+        raise InputError(f"{nothing}; files ending in {', '.join(suffixes)} are read{deeper}")
     return found
+
+
+def _images(paths: Iterable[Path], suffixes: Sequence[str]) -> list[Path]:
+    return sorted(p for p in paths if p.suffix.lower() in suffixes and not p.name.startswith(".") and p.is_file())
+
+
+def own_names(paths: Iterable[Path]) -> list[str]:
+    """Return a name for the files of each image, without suffix; equal ones are numbered."""
+    names: list[str] = []
+    taken: set[str] = set()
+    numbers: dict[str, int] = {}
+    for path in paths:
+        name = path.stem
+        while name in taken:
+            numbers[path.stem] = numbers.get(path.stem, 1) + 1
+            name = f"{path.stem}-{numbers[path.stem]}"
+        taken.add(name)
+        names.append(name)
+    return names

@@ -20,13 +20,16 @@ Segmentation = Sequence[Array] | Rle  # polygons as x, y, x, y, …
 THRESHOLD = 0.5
 
 
-def read_segmentation(annotation: Mapping[str, Any], height: int, width: int) -> Segmentation | None:
+def read_segmentation(
+    annotation: Mapping[str, Any], height: int, width: int, owner: str | None = None
+) -> Segmentation | None:
     """Return an annotation's segmentation in compact form, or None where it has none that gives a mask.
 
-    Polygons of fewer than three points are left out; one that is malformed, or of another image size, is an InputError.
+    Polygons of fewer than three points are left out; one that is malformed, or of another image size, is an InputError,
+    which names the `owner`, by default the annotation by its id.
     """
     found = annotation.get("segmentation")
-    name = f"the segmentation of annotation {annotation.get('id')}"
+    name = f"the segmentation of {owner or 'annotation {}'.format(annotation.get('id'))}"
     try:
         if isinstance(found, Mapping):
             return _read_rle(found, name, height, width)
@@ -59,6 +62,25 @@ def _read_rle(found: Rle, name: str, height: int, width: int) -> Rle:
         compressed: Rle = coco_mask.frPyObjects({"size": size, "counts": counts}, height, width)
         return compressed
     return {"size": size, "counts": counts}
+
+
+def are_sound(found: Sequence[Any], sizes: Sequence[tuple[Any, Any]]) -> bool:
+    """Return whether all are compressed RLE of images of these (height, width), as read_segmentation takes them.
+
+    Sooner than that, for many; which of them is not, it says.
+    """
+    if not all(
+        isinstance(each, Mapping) and isinstance(each.get("counts"), str | bytes) and each.get("size") == [*size]
+        for each, size in zip(found, sizes, strict=True)
+    ):
+        return False
+    try:
+        runs, lengths = read_runs([each["counts"] for each in found])
+    except ValueError:
+        return False
+    starts = np.cumsum(lengths) - lengths
+    pixels = np.add.reduceat(runs, starts) if len(starts) else starts
+    return bool((runs >= 0).all() and (pixels == [height * width for height, width in sizes]).all())
 
 
 def rle_of(segmentation: Segmentation, height: int, width: int) -> Rle:

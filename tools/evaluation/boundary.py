@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -47,3 +48,13 @@ def boundary_counts(truth: Array, found: Array, counted: Array, *, classes: int,
         for labels, region in ((truth, of_truth & of_found & (truth == found)), (truth, of_truth), (found, of_found))
     )
     return np.stack([shared, sum(alone) - shared])
+
+
+def mask_boundary(rle: Mapping[str, Any], ratio: float = 0.02) -> dict[str, Any]:
+    """Return the boundary of a mask, RLE both: its pixels within `ratio` x the diagonal of what is not the mask."""
+    from pycocotools import mask as coco_mask
+
+    mask = coco_mask.decode(rle)
+    edge = boundary_region(mask, np.ones(mask.shape, bool), boundary_width(mask.shape, ratio)) & (mask > 0)
+    found: dict[str, Any] = coco_mask.encode(np.asfortranarray(edge, np.uint8))
+    return found

@@ -12,6 +12,7 @@ from pycocotools import mask as coco_mask
 from pycocotools.coco import COCO
 from pycocotools.cocoeval import COCOeval
 
+from vertebra.backbones import InputError
 from vertebra.tools.data.coco import Category, read_coco
 from vertebra.tools.evaluation.coco import METRICS, CocoEvaluator
 from vertebra.tools.evaluation.report import write_evaluation
@@ -86,7 +87,11 @@ def test_equals_pycocotools_through_files_on_real_data(real_data: Path, tmp_path
     reference.summarize()
     assert metrics["bbox"] == pytest.approx(dict(zip(METRICS, reference.stats, strict=True)), abs=1e-12)
     assert 0.2 < metrics["bbox"]["AP"] < 0.95
-    assert set(metrics) == {"bbox"}
+    assert set(metrics) == {"bbox", "bbox_AP"}
+    by_class = reference.eval["precision"][:, :, :, 0, 2]
+    means = {truth.cats[id]["name"]: by_class[:, :, k].mean() for k, id in enumerate(reference.params.catIds)}
+    assert metrics["bbox_AP"] == pytest.approx({name: mean for name, mean in means.items() if mean > -1}, abs=1e-12)
+    assert sum(metrics["bbox_AP"].values()) / len(metrics["bbox_AP"]) == pytest.approx(metrics["bbox"]["AP"])
 
 
 def shifted(mask: np.ndarray, right: int, down: int) -> np.ndarray:
@@ -126,7 +131,7 @@ def test_masks_equal_pycocotools_on_real_data(real_data: Path, tmp_path: Path, f
     outputs = masked_outputs(truth, far=far, form=form)
     evaluator.update(list(outputs), list(outputs.values()))
     metrics, summary = evaluator.compute()
-    assert set(metrics) == {"bbox", "segm"}
+    assert set(metrics) == {"bbox", "segm", "bbox_AP", "segm_AP"}
     assert summary.count("Average Precision") == 12
     for kind, other in (("bbox", "segmentation"), ("segm", "bbox")):
         results = [{key: value for key, value in r.items() if key != other} for r in evaluator.results]
@@ -169,6 +174,77 @@ def test_nothing_found_has_both_metrics(shapes: Path, capsys: pytest.CaptureFixt
     assert capsys.readouterr().out == ""
 
 
+def test_boundaries_are_measured_where_they_are_asked_for(shapes: Path) -> None:
+    """Between the masks' 1 and nothing: an object is found with the pixels around it."""
+    truth = COCO(str(shapes / "annotations" / "val.json"))
+    document = json.loads((shapes / "annotations" / "val.json").read_text())
+    categories = tuple(Category(id, truth.cats[id]["name"]) for id in sorted(truth.cats))
+    for boundary in (False, True):
+        evaluator = CocoEvaluator(document, categories, boundary=boundary)
+        assert evaluator.kinds == ("bbox",)
+        outputs = masked_outputs(truth, far=1, form="rle")
+        evaluator.update(list(outputs), list(outputs.values()))
+        assert evaluator.kinds == ("bbox", "segm", "boundary")[: 2 + boundary]
+    metrics, summary = evaluator.compute()
+    assert list(metrics) == ["bbox", "segm", "boundary", "bbox_AP", "segm_AP", "boundary_AP"]
+    assert 0 < metrics["boundary"]["AP"] < metrics["segm"]["AP"]
+    assert [line for line in summary.splitlines() if line.endswith(":")] == ["boxes:", "masks:", "boundaries of masks:"]
+
+
+@pytest.mark.parametrize("reference", [False, True])
+def test_the_number_of_detections_that_count(reference: bool) -> None:
+    """Of 150 of one score the right one comes last."""
+    document = {
+        "images": [{"id": 1, "height": 99, "width": 99}],
+        "categories": [{"id": 1, "name": "a"}],
+        "annotations": [{"id": 1, "image_id": 1, "category_id": 1, "bbox": [50, 50, 20, 20]}],
+    }
+    boxes = [[0, 0, 9, 9]] * 149 + [[50, 50, 20, 20]]
+    results = [{"image_id": 1, "category_id": 1, "bbox": box, "score": 0.5} for box in boxes]
+    for most, found in ((100, 0), (149, 0), (150, 1), (300, 1)):
+        evaluator = CocoEvaluator(document, [Category(1, "a")], max_dets=(1, 10, most), reference=reference)
+        evaluator.add(results)
+        metrics, summary = evaluator.compute()
+        assert metrics["bbox"]["AP"] == pytest.approx(found / 150)
+        assert metrics["bbox"][f"AR{most}"] == found
+        assert metrics["bbox"]["AR10"] == 0
+        assert summary.count(f"maxDets={most}") == 10
+
+
+@pytest.mark.parametrize("max_dets", [(), (10, 1), (0, 10), (1, 1, 2), (1, 2.5), (-1,)])
+def test_numbers_of_detections_that_do_not_ascend(max_dets: Any, coco_document: dict[str, Any]) -> None:
+    with pytest.raises(InputError, match="ascending whole numbers from 1 on are expected, such as 1, 10, 300"):
+        CocoEvaluator(coco_document, CATEGORIES, max_dets=max_dets)
+
+
+def test_records_are_the_callers_own(shapes: Path) -> None:
+    """They have what COCOeval reads, and are no part of the evaluator or the document."""
+    data = read_coco(shapes / "annotations" / "val.json", shapes / "val")
+    truth = COCO(str(shapes / "annotations" / "val.json"))
+    evaluator = CocoEvaluator(data.document, data.categories)
+    outputs = masked_outputs(truth, far=2, form="rle")
+    evaluator.update(list(outputs), list(outputs.values()))
+    before = evaluator.compute()
+    for kind, shape in (("bbox", "bbox"), ("segm", "segmentation")):
+        for records in (evaluator.truth(kind), evaluator.found(kind)):
+            assert [record["id"] for record in records] == list(range(1, len(records) + 1))
+            assert all(shape in record and "area" in record and record["iscrowd"] in (0, 1) for record in records)
+            for record in records:
+                record.clear()
+    assert [r["score"] for r in evaluator.found("segm")] == [r["score"] for r in evaluator.results]
+    evaluator.update([], [])
+    assert evaluator.compute() == before
+
+
+def test_scores_are_measured_once_until_there_are_others(coco_document: dict[str, Any]) -> None:
+    evaluator = CocoEvaluator(coco_document, CATEGORIES)
+    evaluator.update([7], [output(([10, 20, 40, 35], 2, 0.9))])
+    first = evaluator.scores("bbox")
+    assert evaluator.scores("bbox") is first
+    evaluator.update([3], [output(([5.5, 5, 25.5, 14], 1, 0.8))])
+    assert evaluator.scores("bbox").totals["AP"] > first.totals["AP"]
+
+
 def test_what_an_evaluation_of_masks_leaves(shapes: Path, tmp_path: Path) -> None:
     data = read_coco(shapes / "annotations" / "val.json", shapes / "val")
     truth = COCO(str(shapes / "annotations" / "val.json"))
@@ -176,16 +252,14 @@ def test_what_an_evaluation_of_masks_leaves(shapes: Path, tmp_path: Path) -> Non
     for name, keys in (("boxes", 3), ("masks", 4)):
         evaluator = CocoEvaluator(data.document, data.categories)
         evaluator.update(list(outputs), [dict(list(found.items())[:keys]) for found in outputs.values()])
-        write_evaluation(tmp_path / name, evaluator, data, 2)
+        write_evaluation(tmp_path / name, evaluator, [("first", torch.zeros(3, 8, 8, dtype=torch.uint8))])
     metrics = json.loads((tmp_path / "masks" / "metrics.json").read_text())
-    assert set(metrics) == {"bbox", "segm", "summary"}
+    assert set(metrics) == {"bbox", "segm", "bbox_AP", "segm_AP", "summary"}
     assert metrics["bbox"]["AP"] == metrics["segm"]["AP"] == pytest.approx(1)
     results = json.loads((tmp_path / "masks" / "predictions.json").read_text())
     assert results[0]["segmentation"] == data.document["annotations"][0]["segmentation"]
     boxes = json.loads((tmp_path / "boxes" / "metrics.json").read_text())
-    assert set(boxes) == {"bbox", "summary"}
+    assert set(boxes) == {"bbox", "bbox_AP", "summary"}
     assert boxes["bbox"] == metrics["bbox"]
     assert "segmentation" not in json.loads((tmp_path / "boxes" / "predictions.json").read_text())[0]
-    pictures = sorted(path.name for path in (tmp_path / "masks" / "pictures").iterdir())
-    assert pictures == ["000000.jpg", "000001.jpg"]
-    assert all((tmp_path / n / "pictures" / pictures[0]).stat().st_size > 0 for n in ("boxes", "masks"))
+    assert all((tmp_path / name / "pictures" / "first.jpg").stat().st_size > 0 for name in ("boxes", "masks"))
