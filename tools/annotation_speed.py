@@ -130,13 +130,13 @@ READERS: dict[str, Callable[[Path], Any]] = {reader.name: reader for reader in (
 
 def measure(reader: str, path: Path, images: int, objects: int, workers: int, samples: int) -> Cost:
     """Return what the annotations of a file cost, each figure in a process of its own."""
-    first, peak = _apart(_open, reader, path)
-    again, _ = _apart(_open, reader, path)
-    memory = {start: _apart(_worker_memory, reader, path, start, workers, samples) for start in ("fork", "spawn")}
+    first, peak = apart(_open, reader, path)
+    again, _ = apart(_open, reader, path)
+    memory = {start: apart(_worker_memory, reader, path, start, workers, samples) for start in ("fork", "spawn")}
     return Cost(reader, images, images * objects, path.stat().st_size / 1e6, first, again, peak, memory)
 
 
-def _apart(function: Callable[..., Any], *arguments: Any) -> Any:
+def apart(function: Callable[..., Any], *arguments: Any) -> Any:
     """Return what the function returns in a new process."""
     context = multiprocessing.get_context("spawn")
     ours, theirs = context.Pipe()

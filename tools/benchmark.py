@@ -10,6 +10,7 @@ import typer
 from vertebra.tools.annotation_benchmark import annotation_costs
 from vertebra.tools.data_benchmark import data
 from vertebra.tools.engine_benchmark import engine
+from vertebra.tools.evaluation_benchmark import evaluation
 
 if TYPE_CHECKING:
     from vertebra.tools.speed import Timing
@@ -19,6 +20,7 @@ app = typer.Typer(help="Measure speed side by side with the libraries that do th
 app.command()(data)
 app.command("annotations")(annotation_costs)
 app.command()(engine)
+app.command()(evaluation)
 
 
 @app.command()
