@@ -104,5 +104,10 @@ def _resize(image: Tensor, size: tuple[int, int] | None) -> Tensor:
         return image
     short, longest = min(image.shape[-2:]), max(image.shape[-2:])
     scale = min(size[0] / short, size[1] / longest)
+    if short * scale < 1:
+        height, width = image.shape[-2:]
+        raise InputError(
+            f"an image of {width}x{height} would be less than a pixel wide once it is {size[1]} long; crop it"
+        )
     # As torchvision's detectors: the scale is recomputed from the rounded size, without antialiasing.
     return F.interpolate(image[None], scale_factor=scale, mode="bilinear", recompute_scale_factor=True)[0]

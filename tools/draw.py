@@ -221,8 +221,17 @@ def enlarge(image: Tensor, short: int = 360) -> tuple[Tensor, float]:
     return large[0].round().to(torch.uint8), scale
 
 
+def encode_picture(image: Tensor, quality: int = 92) -> bytes:
+    """Return an image (3, H, W), uint8 RGB, as a JPEG; quality: 1..95, as Pillow has it."""
+    from io import BytesIO
+
+    from PIL import Image
+
+    file = BytesIO()
+    Image.fromarray(image.permute(1, 2, 0).contiguous().cpu().numpy()).save(file, "JPEG", quality=quality)
+    return file.getvalue()
+
+
 def write_picture(path: Path, image: Tensor) -> None:
     """Write a JPEG of an image (3, H, W), uint8 RGB."""
-    from torchvision.io import write_jpeg
-
-    write_jpeg(image, str(path), quality=92)
+    path.write_bytes(encode_picture(image))

@@ -2,104 +2,168 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
 from torch import Tensor
 
 from ..backbones import InputError
+from .data.image_list import ImageFile
 from .data.sets import Category
-from .draw import draw_boxes, draw_masks, enlarge, write_picture
+from .draw import write_picture
 from .evaluation.coco import coco_results
-from .predictions import AREA_COLUMNS, CLASS_COLUMNS, Row, top_classes, write_prediction, write_rows
-from .predictor import above
+from .found_pictures import detections_picture, semantic_picture
+from .instance_maps import write_instances
+from .predictions import AREA_COLUMNS, CLASS_COLUMNS, class_areas, top_classes, write_label_png
+from .predictor import best, refuse
+from .whole_files import JsonList, Table
+
+# Detections of a lower score are left out unless another is asked for.
+SCORE = 0.5
+
+
+@dataclass(frozen=True)
+class Wanted:
+    """What is to be left of each image. masks: maps of objects. listed: the images are of an image list."""
+
+    score: float | None = None
+    top: int | None = None
+    pictures: bool = True
+    masks: bool = False
+    listed: bool = False
 
 
 class Findings(Protocol):
-    """Takes what is found image by image, and writes it to a folder that is there."""
+    """Takes what is found image by image, and writes it to a folder."""
 
-    def add(self, path: Path, name: str, image: Tensor, found: Mapping[str, Any]) -> None:
-        """Add one image (3, H, W), uint8, of a file; `name` is for its own files, without a suffix."""
+    def add(self, file: ImageFile, name: str, image: Tensor, found: Mapping[str, Any]) -> None:
+        """Add an image (C, H, W) and what was found in it; `name` is for its own files, without a suffix."""
         ...
 
     def finish(self) -> str:
-        """Write what is for all images together, and say what there is."""
+        """End the files that are for all images together, and say what there is; at least one image was added."""
+        ...
+
+    def close(self) -> None:
+        """Leave nothing of files for all images together that are not finished."""
         ...
 
 
 class Detections:
-    """A picture of each image with boxes, names, scores and masks, and all as COCO results, `predictions.json`."""
+    """All as COCO results, `predictions.json`; a picture of each image, and maps of its objects in `masks`.
 
-    def __init__(self, folder: Path, categories: Sequence[Category], score: float | None, top: int | None) -> None:
-        _refuse("--top", top, "ranks the classes of an image; of detections take --score")
+    Of an image list the results have every detection, as a server that scores them wants it; score and top are then for
+    pictures and maps alone.
+    """
+
+    def __init__(self, folder: Path, categories: Sequence[Category], wanted: Wanted) -> None:
+        limits = [f"--{name}" for name in ("score", "top") if getattr(wanted, name) is not None]
+        if wanted.listed and limits and not (wanted.pictures or wanted.masks):
+            raise InputError(
+                f"{', '.join(limits)} with an image list is for its pictures, as its results have every detection; "
+                "leave it out, or --no-pictures"
+            )
         self.folder = folder
         self.categories = categories
-        self.score = 0.5 if score is None else score
+        self.wanted = wanted
         self.images = 0
-        self.results: list[dict[str, Any]] = []
+        self.results = JsonList(folder / "predictions.json")
 
-    def add(self, path: Path, name: str, image: Tensor, found: Mapping[str, Any]) -> None:
+    def add(self, file: ImageFile, name: str, image: Tensor, found: Mapping[str, Any]) -> None:
         self.images += 1
-        found = above(found, self.score)
-        results = coco_results(self.images, found, self.categories)
-        self.results += [{**result, "file_name": str(path)} for result in results]
-        labels = found["labels"].tolist()
-        texts = [f"{name} {value:.2f}" for name, value in zip(found["names"], found["scores"].tolist(), strict=True)]
-        large, scale = enlarge(image)
-        picture = draw_masks(large, found.get("masks", []), labels)
-        write_picture(self.folder / f"{name}.jpg", draw_boxes(picture, found["boxes"] * scale, labels, texts))
+        shown = best(found, SCORE if self.wanted.score is None else self.wanted.score, self.wanted.top)
+        results = coco_results(file.id, found if file.listed else shown, self.categories)
+        self.results.extend(results if file.listed else ({**each, "file_name": file.file_name} for each in results))
+        if self.wanted.pictures:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            write_picture(self.folder / f"{name}.jpg", detections_picture(image, shown, self.categories))
+        if self.wanted.masks:
+            write_instances(self.folder / "masks", name, shown, self.categories)
 
     def finish(self) -> str:
-        (self.folder / "predictions.json").write_text(json.dumps(self.results))
-        return f"{len(self.results)} objects in {self.images} images; pictures and predictions.json"
+        self.results.keep()
+        pictures = _counted(self.images, "picture") if self.wanted.pictures else ""
+        maps = f"{_counted(self.images, 'map')} of objects with lists" if self.wanted.masks else ""
+        files = _joined("predictions.json", pictures, maps)
+        return f"{_counted(self.results.count, 'detection')} in {_counted(self.images, 'image')}: {files}"
+
+    def close(self) -> None:
+        self.results.close()
 
 
 class LabelMaps:
     """Of each image a label PNG, with the ids of the training data, and an overlay; `areas.csv` has their classes."""
 
-    def __init__(self, folder: Path, categories: Sequence[Category], score: float | None, top: int | None) -> None:
-        _refuse("--score", score, "is for detections; a segmenter gives each pixel its likeliest class")
-        _refuse("--top", top, "ranks the classes of an image; a segmenter gives each pixel its likeliest class")
+    def __init__(self, folder: Path, categories: Sequence[Category], wanted: Wanted) -> None:
         self.folder = folder
         self.categories = categories
+        self.wanted = wanted
         self.images = 0
-        self.rows: list[Row] = []
+        self.areas = Table(folder / "areas.csv", AREA_COLUMNS)
 
-    def add(self, path: Path, name: str, image: Tensor, found: Mapping[str, Any]) -> None:
+    def add(self, file: ImageFile, name: str, image: Tensor, found: Mapping[str, Any]) -> None:
         self.images += 1
-        self.rows += write_prediction(self.folder, name, image, found["semantic"], self.categories, str(path))
+        self.folder.mkdir(parents=True, exist_ok=True)
+        self.areas.extend(class_areas(file.file_name, found["semantic"], self.categories))
+        write_label_png(self.folder / f"{name}.png", found["semantic"], self.categories)
+        if self.wanted.pictures:
+            write_picture(self.folder / f"{name}.jpg", semantic_picture(image, found, self.categories))
 
     def finish(self) -> str:
-        write_rows(self.folder / "areas.csv", AREA_COLUMNS, self.rows)
-        return f"label PNGs and overlays of {self.images} images, and areas.csv"
+        self.areas.keep()
+        overlays = _counted(self.images, "overlay") if self.wanted.pictures else ""
+        files = _joined(_counted(self.images, "label PNG"), overlays, "areas.csv")
+        return f"the classes of the pixels of {_counted(self.images, 'image')}: {files}"
+
+    def close(self) -> None:
+        self.areas.close()
 
 
 class Ranks:
     """The likeliest classes of each image, in `classes.csv`."""
 
-    def __init__(self, folder: Path, categories: Sequence[Category], score: float | None, top: int | None) -> None:
-        _refuse("--score", score, "is for detections; of the classes of an image take --top")
-        self.folder = folder
+    def __init__(self, folder: Path, categories: Sequence[Category], wanted: Wanted) -> None:
+        if not wanted.pictures:
+            raise InputError("--no-pictures is for detectors and segmenters; a classifier leaves classes.csv alone")
         self.categories = categories
-        self.top = 5 if top is None else top
+        self.top = 5 if wanted.top is None else wanted.top
         self.images = 0
-        self.rows: list[Row] = []
+        self.classes = Table(folder / "classes.csv", CLASS_COLUMNS)
 
-    def add(self, path: Path, name: str, image: Tensor, found: Mapping[str, Any]) -> None:
+    def add(self, file: ImageFile, name: str, image: Tensor, found: Mapping[str, Any]) -> None:
         self.images += 1
-        self.rows += top_classes(str(path), found["scores"], self.categories, self.top)
+        self.classes.extend(top_classes(file.file_name, found["scores"], self.categories, self.top))
 
     def finish(self) -> str:
-        write_rows(self.folder / "classes.csv", CLASS_COLUMNS, self.rows)
-        return f"the classes of {self.images} images in classes.csv"
+        self.classes.keep()
+        return f"the likeliest classes of {_counted(self.images, 'image')}: classes.csv"
+
+    def close(self) -> None:
+        self.classes.close()
 
 
-def _refuse(option: str, value: float | None, reason: str) -> None:
-    if value is not None:
-        raise InputError(f"{option} {value:g} {reason}")
+def _counted(count: int, thing: str) -> str:
+    return f"{count} {thing}" if count == 1 else f"{count} {thing}s"
+
+
+def _joined(*parts: str) -> str:
+    *most, last = filter(None, parts)
+    return f"{', '.join(most)} and {last}" if most else last
 
 
 # By the first of a model's target keys.
-FINDINGS = {"boxes": Detections, "semantic": LabelMaps, "label": Ranks}
+FINDINGS: dict[str, Callable[[Path, Sequence[Category], Wanted], Findings]] = {
+    "boxes": Detections,
+    "semantic": LabelMaps,
+    "label": Ranks,
+}
+
+
+def new_findings(keys: Sequence[str], folder: Path, categories: Sequence[Category], wanted: Wanted) -> Findings:
+    """Return what takes the findings of a model that learns from these keys; what is not for it is an InputError."""
+    refuse(keys[0], {"score": wanted.score, "top": wanted.top}, "--{} {:g}")
+    if wanted.masks and "masks" not in keys:
+        raise InputError("--masks is for models that find masks of objects, as mask_rcnn does; this one does not")
+    return FINDINGS[keys[0]](folder, categories, wanted)

@@ -2,24 +2,46 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vertebra.tools.options import Best, Checkpoint, Imports, Raw
 
+if TYPE_CHECKING:
+    from vertebra.tools.data.image_list import ImageFile
+    from vertebra.tools.data.sets import Category
+
 
 def predict(
     run: Annotated[Path, typer.Argument(metavar="RUN", help="Folder of a run.")],
-    images: Annotated[list[Path], typer.Argument(metavar="IMAGE|FOLDER...", help="Images, or folders of images.")],
+    given: Annotated[
+        list[Path],
+        typer.Argument(
+            metavar="IMAGE|FOLDER|PATTERN|LIST.json...",
+            help="Images, folders of images, quoted patterns as 'photos/**/*.jpg'; or an image list of COCO's, alone.",
+        ),
+    ],
     output: Annotated[Path, typer.Option(metavar="DIR", help="Where to write; made if need be.")] = Path("predictions"),
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where the images of LIST.json lie; by default beside it.")
+    ] = None,
     score: Annotated[
         float | None, typer.Option(min=0, max=1, help="Leave out detections with a lower score; by default 0.5.")
     ] = None,
     top: Annotated[
-        int | None, typer.Option(min=1, help="So many classes of each image, of a classifier; by default 5.")
+        int | None,
+        typer.Option(min=1, help="At most so many detections of an image; of a classifier so many classes, 5."),
     ] = None,
+    pictures: Annotated[
+        bool, typer.Option("--pictures/--no-pictures", help="Draw what was found, or save the time.")
+    ] = True,
+    masks: Annotated[
+        bool, typer.Option("--masks", help="A map of the objects of each image too, as a PNG of 16 bits, with a list.")
+    ] = False,
+    batch_size: Annotated[int, typer.Option(min=1, help="Images of one size that go through the model together.")] = 1,
     checkpoint: Checkpoint = None,
     best: Best = False,
     raw: Raw = False,
@@ -33,49 +55,93 @@ def predict(
     has its `file_name` too. Segmenters: of each image a label PNG with the ids of the training data and an overlay with
     a legend, and areas.csv with the pixels of each class. Classifiers: classes.csv with the likeliest classes.
 
-    Images are turned as their EXIF data says. One that cannot be read is left out, and the exit status is then 2.
+    An image list, as COCO's image_info_test-dev2017.json, gives results to submit: with its own image ids, and with
+    every detection, so that --score and --top are for pictures and maps alone.
+
+    Images are turned as their EXIF data says, those of an image list are not. One that cannot be read is named and left
+    out, and the exit status is then 2. In batches results differ in their last digits.
     """
     from rich.console import Console
-    from rich.progress import track
 
     from vertebra.backbones import InputError
-    from vertebra.tools.data.images import find_images
-    from vertebra.tools.findings import FINDINGS, Findings
+    from vertebra.tools.findings import Wanted, new_findings
     from vertebra.tools.memory import keep_freed_memory
-    from vertebra.tools.predictor import Predictor, as_tensor
+    from vertebra.tools.predict_images import Prediction
+    from vertebra.tools.predictor import Predictor
 
     console = Console()
+    listed = any(path.suffix.lower() == ".json" for path in given)
+    if images is not None and not listed:
+        raise InputError(f"--images {images} is where the images of an image list (LIST.json) lie; none was given")
     predictor = Predictor(run, checkpoint=checkpoint, best=best, raw=raw, device=device, imports=imports)
-    files = find_images(images, predictor.files.suffixes)
+    wanted = Wanted(score, top, pictures, masks, listed)
+    findings = new_findings(predictor.model.target_keys, output, predictor.categories, wanted)
+    files = _listed(given, images, predictor.categories) if listed else _found(given, predictor.files.suffixes)
+    _check_output(output, files)
     if predictor.device.type == "cpu":
         keep_freed_memory()
-    findings: Findings = FINDINGS[predictor.model.target_keys[0]](output, predictor.categories, score, top)
-    failures: list[InputError] = []
-    pairs = list(zip(files, own_names(files), strict=True))
-    for path, name in track(pairs, "predicting", console=console, disable=not console.is_terminal):
-        try:
-            image = as_tensor(path, predictor.files)
-        except InputError as error:
-            failures.append(error)
-            continue
-        output.mkdir(parents=True, exist_ok=True)
-        findings.add(path, name, image, predictor(image))
-    if len(failures) < len(files):
-        console.print(f"{findings.finish()} in {output}", highlight=False)
-    if failures:
-        raise InputError(f"{len(failures)} of {len(files)} images were left out; the first: {failures[0]}")
+    prediction = Prediction(predictor, findings, output, batch_size, console)
+    summary = prediction.run(files)
+    if summary:
+        console.print(f"{summary} in {output}", highlight=False, markup=False, soft_wrap=True)
+    if prediction.left_out:
+        raise InputError(f"{prediction.left_out} of {len(files)} images could not be predicted on and were left out")
 
 
-def own_names(files: list[Path]) -> list[str]:
-    """Return a name for the files of each image, without suffix; equal ones are numbered."""
-    names: list[str] = []
-    for path in files:
-        name, number = path.stem, 1
-        while name in names:
-            number += 1
-            name = f"{path.stem}-{number}"
-        names.append(name)
-    return names
+def _found(given: Sequence[Path], suffixes: Sequence[str]) -> list[ImageFile]:
+    from vertebra.tools.data.image_list import numbered
+    from vertebra.tools.data.images import find_images
+
+    files: list[ImageFile] = numbered(find_images(given, suffixes))
+    return files
+
+
+def _listed(given: Sequence[Path], folder: Path | None, categories: Sequence[Category]) -> list[ImageFile]:
+    import logging
+
+    from vertebra.backbones import InputError
+    from vertebra.tools.data.image_list import read_image_list
+
+    if len(given) > 1:
+        raise InputError(
+            f"{', '.join(map(str, given[:3]))} came together; an image list goes alone, as its images have ids of "
+            "their own"
+        )
+    source = given[0]
+    if not source.is_file():
+        raise InputError(f"no image list at {source}")
+    found = read_image_list(source, source.parent if folder is None else folder)
+    log = logging.getLogger("vertebra")
+    missing = [image.file_name for image in found.images if not image.path.is_file()]
+    if missing:
+        place = source.parent if folder is None else folder
+        log.warning(
+            "%d of the %d images of %s are not in %s (first: %r)",
+            len(missing),
+            len(found.images),
+            source,
+            place,
+            missing[0],
+        )
+    odd = {*found.categories} ^ {*categories}
+    if found.categories and odd:
+        log.warning(
+            "%s has other categories than the model's %d (%s): results have the model's ids",
+            source,
+            len(categories),
+            ", ".join(sorted({category.name for category in odd})[:5]),
+        )
+    return list(found.images)
+
+
+def _check_output(output: Path, files: Sequence[ImageFile]) -> None:
+    """Refuse a folder whose images would be written over."""
+    from vertebra.backbones import InputError
+
+    if output.resolve() in {parent.resolve() for parent in {file.path.parent for file in files}}:
+        raise InputError(
+            f"--output {output} has images to predict on, which pictures could be written over; choose another folder"
+        )
 
 
 if __name__ == "__main__":

@@ -1,8 +1,7 @@
-"""Files of what a segmenter or a classifier finds in images: label PNGs, overlays, and tables as CSV."""
+"""What a segmenter or a classifier finds in an image: label PNGs, overlays, and rows of tables."""
 
 from __future__ import annotations
 
-import csv
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
@@ -12,7 +11,7 @@ from torch import Tensor
 
 from ..backbones import InputError
 from .data.sets import Category
-from .draw import draw_legend, draw_semantic, enlarge, write_picture
+from .draw import draw_legend, draw_semantic, enlarge
 
 AREA_COLUMNS = ("file_name", "class", "pixels", "share")
 CLASS_COLUMNS = ("file_name", "rank", "class", "score")
@@ -38,19 +37,6 @@ def overlay(image: Tensor, labels: Tensor, categories: Sequence[Category]) -> Te
     return torch.cat([draw_semantic(large, labels, ignore=-1), legend], dim=1)
 
 
-def write_prediction(
-    folder: Path, name: str, image: Tensor, labels: Tensor, categories: Sequence[Category], file_name: str
-) -> list[Row]:
-    """Write a map's `name.png` of ids and `name.jpg`, its overlay with a legend; return rows of AREA_COLUMNS.
-
-    image: (3, H, W), uint8. labels: (H, W), class indices. name: without a suffix. file_name: of the image, for rows.
-    """
-    folder.mkdir(parents=True, exist_ok=True)
-    write_label_png(folder / f"{name}.png", labels, categories)
-    write_picture(folder / f"{name}.jpg", overlay(image, labels, categories))
-    return class_areas(file_name, labels, categories)
-
-
 def class_areas(file_name: str, labels: Tensor, categories: Sequence[Category]) -> list[Row]:
     """Return the pixels of each class that is in a map (H, W) of class indices, and their share of the image."""
     values, pixels = _classes(labels)
@@ -69,17 +55,13 @@ def _classes(labels: Tensor) -> tuple[Tensor, Tensor]:
 
 def top_classes(file_name: str, scores: Tensor, categories: Sequence[Category], k: int = 5) -> list[Row]:
     """Return the k classes of the highest scores (K,) in an image, or all if they are fewer, best first."""
-    best, classes = scores.sort(descending=True, stable=True)
-    pairs = list(zip(classes.tolist(), best.tolist(), strict=True))[:k]
     return [
         {"file_name": file_name, "rank": rank, "class": categories[index].name, "score": score}
-        for rank, (index, score) in enumerate(pairs, start=1)
+        for rank, (index, score) in enumerate(ranked(scores, k), start=1)
     ]
 
 
-def write_rows(path: Path, columns: Sequence[str], rows: Sequence[Row]) -> None:
-    """Write a table as CSV in UTF-8, with a line of titles."""
-    with path.open("w", newline="", encoding="utf-8") as file:
-        writer = csv.DictWriter(file, columns, lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
+def ranked(scores: Tensor, k: int) -> list[tuple[int, float]]:
+    """Return the k classes of the highest scores (K,), with these, best first and of equal ones the first."""
+    values, classes = scores.sort(descending=True, stable=True)
+    return list(zip(classes.tolist(), values.tolist(), strict=True))[:k]

@@ -42,3 +42,10 @@ def test_what_is_no_image_is_named() -> None:
         make_batch([], vertebra.Preprocessing(), None)
     with pytest.raises(vertebra.InputError, match=r"image 1 has shape \(3, 0, 5\)"):
         make_batch([IMAGES[0], torch.rand(3, 0, 5)], vertebra.Preprocessing(), None)
+
+
+def test_an_image_that_would_vanish() -> None:
+    preprocessing = vertebra.Preprocessing()
+    assert make_batch([torch.rand(3, 1, 150)], preprocessing, (100, 150)).sizes == ((1, 150),)
+    with pytest.raises(vertebra.InputError, match="an image of 700x1 would be less than a pixel wide"):
+        make_batch([torch.rand(3, 1, 700)], preprocessing, (100, 150))

@@ -99,17 +99,54 @@ def my_backbone(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def workplace(tmp_path: Path, shapes: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A working directory with a run file `small.yaml` and a data file `data.yaml` for the generated set."""
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "small.yaml").write_text(SMALL)
+    _write_files(tmp_path, shapes)
+    return tmp_path
+
+
+def _write_files(folder: Path, shapes: Path) -> None:
+    """Write `small.yaml` and `data.yaml`."""
+    (folder / "small.yaml").write_text(SMALL)
     split = "{{images: {0}, annotations: annotations/{0}.json}}"
     lines = [f"  root: {shapes}", *(f"  {name}: {split.format(name)}" for name in ("train", "val"))]
-    (tmp_path / "data.yaml").write_text("\n".join(["data:", *lines, "transforms: {short: 64, longest: 64}\n"]))
-    return tmp_path
+    (folder / "data.yaml").write_text("\n".join(["data:", *lines, "transforms: {short: 64, longest: 64}\n"]))
 
 
 @pytest.fixture
 def arguments(my_backbone: Path) -> list[object]:
     """What to give to `vertebra train` in the workplace."""
     return ["train", "small.yaml", "--data", "data.yaml", "--import", my_backbone]
+
+
+@pytest.fixture(scope="session")
+def mask_run(tmp_path_factory: pytest.TempPathFactory, shapes: Path, my_backbone: Path) -> Path:
+    """The folder of a run of Mask R-CNN that has learnt nothing: it finds something everywhere, with low scores."""
+    import torch
+
+    from vertebra.tools.build import build_model, import_modules, recorded_imports
+    from vertebra.tools.config import compose
+    from vertebra.tools.engine.checkpoint import save_checkpoint
+
+    place = tmp_path_factory.mktemp("mask_run")
+    _write_files(place, shapes)
+    imports = recorded_imports([str(my_backbone)])
+    choices = {"head": "mask_rcnn", "backbone": None, "data": str(place / "data.yaml"), "schedule": None}
+    config = compose(str(place / "small.yaml"), choices, imports, ["head.mask_channels=8", "head.mask_convs=1"])
+    with patch.dict(registry._REGISTRY):  # this fixture outlives the module that asks for it first
+        import_modules(imports)
+        torch.manual_seed(0)
+        model = build_model(config, 4)
+    sys.modules.pop("my_backbone")
+    content = {
+        "model": model.state_dict(), "ema": None, "optimiser": {}, "scaler": {},
+        "preprocessing": {"mean": [0.5] * 3, "std": [0.5] * 3}, "norm_eps": 1e-5,
+        "step": 0, "position": 0, "skipped": 0,
+        "categories": [[1, "circle"], [3, "square"], [4, "triangle"], [7, "star"]], "config": config.to_yaml(),
+    }  # fmt: skip
+    folder = place / "run"
+    folder.mkdir()
+    (folder / "config.yaml").write_text(config.to_yaml())
+    save_checkpoint(folder / "checkpoint.pt", content)
+    return folder
 
 
 @pytest.fixture(scope="session")

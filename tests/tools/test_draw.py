@@ -15,6 +15,7 @@ from vertebra.tools.draw import (
     draw_legend,
     draw_masks,
     draw_semantic,
+    encode_picture,
     enlarge,
     write_picture,
 )
@@ -161,3 +162,16 @@ def test_small_images_are_enlarged(tmp_path: Path) -> None:
     assert enlarge(large, short=100)[1] == 1
     write_picture(tmp_path / "a.jpg", large)
     assert read_image(tmp_path / "a.jpg").shape == (120, 240, 3)
+
+
+def test_a_jpeg_has_the_colours_of_its_picture(tmp_path: Path) -> None:
+    """Red stays red, rows stay rows, a view of another order of memory is written too; a lower quality is smaller."""
+    image = torch.zeros(3, 40, 64, dtype=torch.uint8)
+    image[0, :20], image[2, 20:, 32:] = 250, 200
+    for picture in (image, image.permute(1, 2, 0).contiguous().permute(2, 0, 1)):
+        write_picture(tmp_path / "a.jpg", picture)
+        read = torch.from_numpy(read_image(tmp_path / "a.jpg")).permute(2, 0, 1)
+        assert (read.int() - image.int()).abs().float().mean() < 4
+    assert (tmp_path / "a.jpg").read_bytes() == encode_picture(image)
+    noise = torch.randint(0, 256, (3, 40, 64), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
+    assert len(encode_picture(noise, 50)) < 0.6 * len(encode_picture(noise))

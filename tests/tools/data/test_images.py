@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 import vertebra
-from vertebra.tools.data.images import find_images, read_image, read_reduced, stored_size
+from vertebra.tools.data.images import find_images, own_names, read_image, read_reduced, stored_size
 
 PIXELS = np.random.default_rng(0).integers(0, 256, (40, 30, 3), dtype=np.uint8)
 
@@ -113,3 +113,34 @@ def test_images_are_found_in_folders_and_by_name(tmp_path: Path) -> None:
     (tmp_path / "none").mkdir()
     with pytest.raises(vertebra.InputError, match="no images in"):
         find_images([tmp_path / "none"])
+
+
+def test_images_are_found_by_patterns(tmp_path: Path) -> None:
+    names = ("a.jpg", "b.PNG", "notes.txt", "sub/c.jpg", "sub/deep/d.png", ".hidden.jpg", "photo[1].jpg", "._a.jpg")
+    for name in names:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).touch()
+
+    def found(pattern: str) -> list[str]:
+        return [path.relative_to(tmp_path).as_posix() for path in find_images([tmp_path / pattern])]
+
+    assert found("*.jpg") == ["a.jpg", "photo[1].jpg"]
+    assert found("*") == ["a.jpg", "b.PNG", "photo[1].jpg"]
+    assert found("**") == ["a.jpg", "b.PNG", "photo[1].jpg", "sub/c.jpg", "sub/deep/d.png"]
+    assert found("**/*.png") == ["sub/deep/d.png"]
+    assert found("[ab].*") == ["a.jpg", "b.PNG"]
+    assert found("photo[1].jpg") == ["photo[1].jpg"]  # a file of that name goes before the pattern
+    assert found("") == ["a.jpg", "b.PNG", "photo[1].jpg"]
+    for pattern in ("*.gif", "nowhere/*", "no*.txt"):
+        with pytest.raises(vertebra.InputError, match=r"no image matches .*; files ending in"):
+            found(pattern)
+    (tmp_path / "outer" / "inner").mkdir(parents=True)
+    with pytest.raises(vertebra.InputError, match=r"no images in .*outer; .*outer/\*\*' also looks in the folders"):
+        found("outer")
+
+
+def test_names_of_their_own() -> None:
+    paths = [Path(name) for name in ("a/1.jpg", "b/1.png", "c/1-2.jpg", "1.jpg", "x.tar.png", "1.bmp")]
+    assert own_names(paths) == ["1", "1-2", "1-2-2", "1-3", "x.tar", "1-4"]
+    many = own_names(Path(f"{i}/same.jpg") for i in range(40_000))
+    assert len(set(many)) == 40_000
