@@ -21,6 +21,7 @@ app = typer.Typer(
     help="Detection, segmentation and classification on any backbone: train, evaluate, predict.",
     no_args_is_help=True,
     add_completion=False,
+    rich_markup_mode="markdown",  # paragraphs are filled; in the other modes lines break where the source does
     pretty_exceptions_enable=False,
 )
 app.command()(train)

@@ -47,11 +47,11 @@ def curves_of_run(run: Path) -> None:
     """Draw `curves.png` in a run's folder: losses, also on held-out images, metrics, and the learning rate."""
     from vertebra.backbones import InputError
 
-    records = _records(run)
-    losses, scores = _curves(records)
+    records = read_log(run)
+    losses, scores = points_of(records)
     if not losses:
         return
-    rates = [(record["step"], record["learning_rate"]) for record in records if "loss" in record]
+    rates = rates_of(records)
     try:
         _draw_run(run / "curves.png", losses, scores, rates)
     except OSError as error:
@@ -65,13 +65,13 @@ def read_curves(run: Path) -> tuple[Points, dict[str, Points]]:
     """Return the losses of a run as (step, loss), and of its evaluations (step, value) by SECTION/NAME."""
     from vertebra.backbones import InputError
 
-    losses, scores = _curves(_records(run))
+    losses, scores = points_of(read_log(run))
     if not losses:
         raise InputError(f"{run / 'log.jsonl'} holds no step yet")
     return losses, scores
 
 
-def _records(run: Path) -> list[dict[str, Any]]:
+def read_log(run: Path) -> list[dict[str, Any]]:
     """Return the records of a run's log; a last line that a kill cut short is left out."""
     import json
 
@@ -83,7 +83,8 @@ def _records(run: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in path.read_text().splitlines(keepends=True) if line.endswith("\n")]
 
 
-def _curves(records: Sequence[Mapping[str, Any]]) -> tuple[Points, dict[str, Points]]:
+def points_of(records: Sequence[Mapping[str, Any]]) -> tuple[Points, dict[str, Points]]:
+    """Return the losses in a log's records as (step, loss), and of its evaluations (step, value) by SECTION/NAME."""
     losses: Points = []
     scores: dict[str, Points] = {}
     for record in records:
@@ -94,6 +95,11 @@ def _curves(records: Sequence[Mapping[str, Any]]) -> tuple[Points, dict[str, Poi
             for name, value in values.items() if isinstance(values, dict) else ():
                 scores.setdefault(f"{section}/{name}", []).append((record["step"], value))
     return losses, scores
+
+
+def rates_of(records: Sequence[Mapping[str, Any]]) -> Points:
+    """Return the learning rates in a log's records as (step, rate)."""
+    return [(record["step"], record["learning_rate"]) for record in records if "loss" in record]
 
 
 def headline(scores: Sequence[Mapping[str, Any]]) -> str:

@@ -2,20 +2,35 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+from dataclasses import asdict
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from vertebra.tools.options import Best, Checkpoint, DataRoot, Imports, Overrides, Raw
+from vertebra.tools.ways import Way, check_ways
 
 if TYPE_CHECKING:
-    from rich.console import Console
-    from torch import nn
+    from vertebra.tools.subjects import Subject
 
-    from vertebra.tools.data.sets import Category
-    from vertebra.tools.settings import Config
+OF_DETECTIONS = ("--max-dets", "--boundary", "--reference")
+OF_MODELS = ("--data", "--data-root", "--split", "--set", "--import", "--against", *OF_DETECTIONS)
+WAYS = (
+    Way("the folder of a run", ("RUN",), ("--checkpoint", "--best", "--raw", *OF_MODELS)),
+    Way("--weights torchvision/MODEL", ("--weights",), OF_MODELS),
+    Way(
+        "--predictions FILE with --annotations FILE",
+        ("--predictions", "--annotations"),
+        ("--images", "--against", *OF_DETECTIONS),
+    ),
+    Way("--predictions DIR with --labels DIR", ("--predictions", "--labels"), ("--names",)),
+)
+
+# So many images does a comparison print; its file has all.
+CHANGED = 10
 
 
 def evaluate(
@@ -24,21 +39,25 @@ def evaluate(
         str | None,
         typer.Option(metavar="torchvision/MODEL", help="Instead of a run: a public model; by default on COCO."),
     ] = None,
+    predictions: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE|DIR", help="Instead of a run: COCO results (JSON) or label PNGs of any program."),
+    ] = None,
     data: Annotated[
         str | None, typer.Option(metavar="NAME|FILE.yaml", help="Another data set with the same categories.")
     ] = None,
     data_root: DataRoot = None,
-    split: Annotated[str, typer.Option(help="Split to evaluate on: val, train or test.")] = "val",
+    split: Annotated[str | None, typer.Option(help="Split to evaluate on: val (the default), train or test.")] = None,
     checkpoint: Checkpoint = None,
     best: Best = False,
     raw: Raw = False,
     overrides: Overrides = [],  # noqa: B006
     imports: Imports = [],  # noqa: B006
-    output: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Where to write; by default under the run's folder.")
+    annotations: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="The instances JSON that the results of --predictions are for.")
     ] = None,
-    predictions: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Instead of a run: label PNGs that a program predicted.")
+    images: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="The images of --annotations, for the report's pictures.")
     ] = None,
     labels: Annotated[
         Path | None, typer.Option(metavar="DIR", help="The true label PNGs of --predictions, by the same names.")
@@ -46,92 +65,99 @@ def evaluate(
     names: Annotated[
         Path | None, typer.Option(metavar="FILE", help="Names of the classes of --labels, one in each line.")
     ] = None,
+    max_dets: Annotated[
+        str | None,
+        typer.Option(metavar="N,…", help="Detections of an image that count, ascending; by default 1,10,100."),
+    ] = None,
+    boundary: Annotated[bool, typer.Option("--boundary", help="Of masks Boundary AP too.")] = False,
+    reference: Annotated[
+        bool, typer.Option("--reference", help="By pycocotools: the same numbers, several times slower.")
+    ] = False,
+    against: Annotated[
+        Path | None,
+        typer.Option(metavar="RUN|FILE", help="Compare with another run, or other results, on the same images."),
+    ] = None,
+    output: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Where to write; of a run by default its folder.")
+    ] = None,
+    no_report: Annotated[bool, typer.Option("--no-report", help="Write no report.")] = False,
 ) -> None:
-    """Evaluate a run or a public model on held-out images, or label PNGs against label PNGs.
+    """Evaluate a run or a public model on held-out images, or the predictions of any program.
 
-    Of detectors COCO's twelve numbers are printed, of segmenters mean IoU and more by class, of classifiers top-1 and
-    top-5 accuracy. The folder gets metrics.json and pictures, of detectors predictions.json in COCO's results format,
-    of the others the confusion matrix.
+    Of detectors COCO's numbers are printed, of segmenters mean IoU and more by class, of classifiers top-1 and top-5
+    accuracy. The folder gets metrics.json and pictures, of detectors predictions.json in COCO's results format, of the
+    others the confusion matrix; and beside it a report, report/index.html, one page that shows where the errors are.
+    Predictions are only measured and printed, but with --output they get such a folder too.
+
+    --against evaluates a second run, or other results, on the same images, and says whether the difference is more than
+    chance: its 95 % interval over images drawn anew, and the images that changed most.
     """
     from rich.console import Console
 
     from vertebra.backbones import InputError
+    from vertebra.tools.evaluation.coco import CocoEvaluator
+    from vertebra.tools.evaluation.comparison import compare, comparison_text
+    from vertebra.tools.run_report import write_measurement_report
+    from vertebra.tools.subjects import LabelPngs, Results, Wish
 
+    options = {
+        "RUN": run, "--weights": weights, "--predictions": predictions, "--data": data, "--data-root": data_root,
+        "--split": split, "--checkpoint": checkpoint, "--best": best, "--raw": raw, "--set": overrides,
+        "--import": imports, "--annotations": annotations, "--images": images, "--labels": labels, "--names": names,
+        "--max-dets": max_dets, "--boundary": boundary, "--reference": reference, "--against": against,
+    }  # fmt: skip
+    chosen = [name for name, value in options.items() if value]
+    check_ways(WAYS, chosen)
     console = Console()
-    if predictions is not None or labels is not None or names is not None:
-        given = {
-            "a run": run, "--weights": weights, "--data": data, "--data-root": data_root, "--checkpoint": checkpoint,
-            "--best": best or None, "--raw": raw or None, "--set": overrides or None, "--import": imports or None,
-        }  # fmt: skip
-        extra = [name for name, value in given.items() if value is not None]
-        if predictions is None or labels is None or extra:
-            with_it = f"; {', '.join(extra)} cannot go with them" if extra else ""
-            raise InputError(f"--predictions DIR and --labels DIR go together, without a run{with_it}")
-        _compare(predictions, labels, names, output, console)
-        return
-    from vertebra.tools.published import published_model
-    from vertebra.tools.run import chosen_checkpoint, open_run, trained_model
-
-    overrides = [*([f"data.root={Path(data_root).resolve()}"] if data_root else []), *overrides]
-    if run is not None and weights is None:
-        opened = open_run(run, overrides, imports, data)
-        path = chosen_checkpoint(opened, checkpoint, best)
-        config, (model, categories) = opened.config, trained_model(opened, path, raw)
-        folder = run
-    elif weights is not None and run is None and checkpoint is None and not best and not raw:
-        config, model, categories = published_model(weights, data or "coco", overrides, imports)
-        folder = Path("runs") / weights.replace("/", "-")
+    evaluator = partial(CocoEvaluator, max_dets=_numbers(max_dets), boundary=boundary, reference=reference)
+    wish = Wish(
+        data, data_root, split or "val", checkpoint, best, raw, overrides, imports, evaluator, console,
+        of_detections=[name for name in OF_DETECTIONS if name in chosen],
+    )  # fmt: skip
+    subject: Subject
+    other: Subject | None = None
+    folders: tuple[Path, Path] | None = None
+    if labels is not None and predictions is not None:
+        subject = LabelPngs(predictions, labels, names)
+    elif annotations is not None and predictions is not None:
+        subject = Results(predictions, annotations, images, evaluator)
+        other = None if against is None else Results(against, annotations, None, evaluator)
     else:
-        raise InputError(
-            "name either the folder of a run, or --weights torchvision/MODEL, or --predictions DIR and --labels DIR"
-        )
-    parts = (data and Path(data).stem, split != "val" and split, best and "best", raw and "raw")
-    name = "-".join(["evaluation", *(part for part in parts if part)])
-    _measure(config, model, categories, split, output or folder / name, console)
-
-
-def _measure(
-    config: Config, model: nn.Module, categories: Sequence[Category], split: str, folder: Path, console: Console
-) -> None:
-    from vertebra.tools.build import pick_device
-    from vertebra.tools.data.sets import check_categories
-    from vertebra.tools.evaluation.measure import Trial, measure
-    from vertebra.tools.memory import keep_freed_memory
-    from vertebra.tools.sources import open_split
-
-    settings = config.engine
-    device = pick_device(settings.device)
-    if device.type == "cpu":
-        keep_freed_memory()
-    found = open_split(config.data, split, config.head.model.target_keys)
-    check_categories(found, categories)
-    trial = Trial(
-        model.to(device),
-        found,
-        categories,
-        folder,
-        pictures=settings.pictures,
-        device=device,
-        workers=settings.workers,
-        console=console,
-    )
-    _, summary = measure(trial)
-    console.print(summary, highlight=False)
-    console.print(f"metrics, results and pictures are in {trial.folder}", highlight=False)
-
-
-def _compare(predictions: Path, labels: Path, names: Path | None, output: Path | None, console: Console) -> None:
-    import json
-
-    from vertebra.tools.data.formats import read_names
-    from vertebra.tools.evaluation.label_folders import evaluate_label_folders
-
-    metrics, summary = evaluate_label_folders(predictions, labels, None if names is None else read_names(names))
-    console.print(summary, highlight=False)
+        subject = wish.of_run(run) if run is not None else wish.of_public(str(weights))
+        other = None if against is None else wish.of_run(against)
+        folders = wish.folders(run or Path("runs") / str(weights).replace("/", "-"))
     if output is not None:
-        output.mkdir(parents=True, exist_ok=True)
-        (output / "metrics.json").write_text(json.dumps({**metrics, "summary": summary}, indent=2) + "\n")
-        console.print(f"metrics are in {output}", highlight=False)
+        folders = output, output / "report"
+    if folders is None and no_report:
+        raise InputError("--no-report came, but of predictions a report is written only with --output DIR")
+    found = subject.measure()
+    console.print(found.summary, highlight=False)
+    if folders is not None:
+        found.write(folders[0])
+        console.print(f"metrics, results and pictures are in {folders[0]}", highlight=False, soft_wrap=True)
+    notes: list[str] = []
+    if other is not None:
+        comparison = compare(found.images, other.measure().images)
+        text = comparison_text(comparison, (subject.origin.title, other.origin.title), CHANGED)
+        console.print(f"\n{text}", highlight=False)
+        notes = text.splitlines()[:2]
+        if folders is not None:
+            (folders[0] / "comparison.json").write_text(json.dumps(asdict(comparison), indent=2) + "\n")
+    if folders is not None and not no_report:
+        page = write_measurement_report(folders[1], found, subject.origin, notes)
+        console.print(f"report: {page}", highlight=False, soft_wrap=True)
+
+
+def _numbers(text: str | None) -> tuple[int, ...]:
+    """Return the numbers of `1,10,100`."""
+    from vertebra.backbones import InputError
+
+    if text is None:
+        return 1, 10, 100
+    try:
+        return tuple(int(part) for part in text.split(","))
+    except ValueError:
+        raise InputError(f"--max-dets {text}: numbers with commas are expected, such as 1,10,300") from None
 
 
 if __name__ == "__main__":

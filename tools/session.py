@@ -37,6 +37,7 @@ from .engine.trouble import Hints, Skips, out_of_memory
 from .finetune import start_from
 from .memory import keep_freed_memory
 from .run import Run, write_config
+from .run_report import origin_of, write_measurement_report
 from .sample_cards import training_samples
 from .settings import Config
 from .sources import open_split
@@ -262,8 +263,9 @@ class Session:
             engine.workers,
             self.console,
         )
-        record = validation.measure(engine.pictures if self.step == self.total else 0)
-        if not self.processes.main:
+        last = self.step == self.total
+        record, found = validation.measure(engine.pictures if last else 0)
+        if found is None:
             return
         value = judged(record, engine.best)
         if value is not None and all(value > (judged(before, engine.best) or 0) for before in journal.evaluations):
@@ -271,6 +273,11 @@ class Session:
         # After that, so that an evaluation that a kill cuts short is done again, with all that belongs to it.
         journal.write(self.step, record)
         curves_of_run(self.run.folder)
+        if last:
+            folder = self.run.folder
+            origin = origin_of(self.run.config, folder.resolve().name, f"step {self.step}", folder)
+            page = write_measurement_report(folder / "report", found, origin)
+            self.console.print(f"report: {page}", highlight=False, soft_wrap=True)
 
     def _save(self, step: int, milestone: bool = False) -> None:
         self.processes.share_buffers(self.model)

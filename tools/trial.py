@@ -1,10 +1,9 @@
-"""Measuring a model on held-out images, whatever it learns from, and writing down what it found."""
+"""Measuring a model on held-out images, whatever it learns from."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,18 +11,18 @@ from rich.console import Console
 from rich.progress import track
 from torch import Tensor
 
-from ..data.sets import Category, MadeWhenAsked, Sample
-from ..data.stream import evaluation_batches
-from ..engine.precision import PRECISIONS, Precision
-from ..engine.processes import ALONE, Processes
-from .classification import ClassificationEvaluator
-from .classification_report import classification_picture, write_classification_evaluation
-from .coco import CocoEvaluator
-from .report import write_evaluation
-from .semantic import SemanticEvaluator
-from .semantic_report import semantic_picture, write_semantic_evaluation
+from .data.sets import Category, MadeWhenAsked, Sample
+from .data.stream import evaluation_batches
+from .engine.precision import PRECISIONS, Precision
+from .engine.processes import ALONE, Processes
+from .evaluation.classification import ClassificationEvaluator
+from .evaluation.coco import CocoEvaluator
+from .evaluation.semantic import SemanticEvaluator
+from .evaluation.semantic_images import image_quality
+from .measurements import Classified, Detected, Measurement, Segmented, SemanticPictures
+from .report.extremes import Extremes
 
-Measured = tuple[dict[str, dict[str, float]], str]  # metrics by section, and a summary as text
+DetectionEvaluator = Callable[[Mapping[str, Any], Sequence[Category]], CocoEvaluator]
 
 
 class _Part(MadeWhenAsked[Sample]):
@@ -41,21 +40,22 @@ class _Part(MadeWhenAsked[Sample]):
 
 @dataclass(frozen=True)
 class Trial:
-    """A model, the held-out images, and how it is run over them; pictures of the first `pictures` go to `folder`.
+    """A model, the held-out images, and how it is run over them; of the first `pictures` there shall be pictures.
 
     data: a DataSet with the targets that the model learns from. Each of the `processes` has a part of the images.
+    detections: makes what scores those of a detector.
     """
 
     model: Any
     data: Any
     categories: Sequence[Category]
-    folder: Path
     pictures: int
     device: torch.device
     workers: int
     console: Console
     processes: Processes = ALONE
     precision: Precision = PRECISIONS["float32"]
+    detections: DetectionEvaluator = CocoEvaluator
 
     @property
     def names(self) -> list[str]:
@@ -78,66 +78,53 @@ class Trial:
                 (output,) = self.model([pixels.to(self.device)])
             yield row, pixels, targets, output
 
-    def everything(self, found: list[Any]) -> list[Any]:
-        """Return what all processes have found, in the images' order; in the others than the main one nothing."""
-        return [one for part in self.processes.gather(found) or () for one in part]
 
-
-def measure(trial: Trial) -> Measured | None:
-    """Run a trial; its folder gets `metrics.json`, what else there is to say of such models, and pictures.
-
-    Only the main process writes, and returns what was measured; the others return None.
-    """
+def measure(trial: Trial) -> Measurement | None:
+    """Run a trial, and return what it found; in other processes than the main one None."""
     trial.processes.share_buffers(trial.model)
-    return MEASURES[trial.model.target_keys[0]](trial)
+    measurement = MEASURES[trial.model.target_keys[0]](trial)
+    return measurement if trial.processes.main else None
 
 
-def _detections(trial: Trial) -> Measured | None:
-    evaluator = CocoEvaluator(trial.data.document, trial.categories)
+def _detections(trial: Trial) -> Measurement:
+    evaluator = trial.detections(trial.data.document, trial.categories)
     for _, _, targets, output in trial.outputs():
         evaluator.update([int(targets["image_id"])], [output])
     evaluator.reduce()
-    if not trial.processes.main:
-        return None
-    return write_evaluation(trial.folder, evaluator, trial.data, trial.pictures)
+    return Detected(evaluator, trial.data, trial.pictures)
 
 
-def _labels_of_pixels(trial: Trial) -> Measured | None:
+def _labels_of_pixels(trial: Trial) -> Measurement:
     evaluator = SemanticEvaluator(trial.names)
-    pictures: list[tuple[str, Tensor]] = []
-    for row, pixels, targets, output in trial.outputs("semantic"):
+    # Maps of classes of the first images, and of those that a report shows, small.
+    small = torch.uint8 if len(trial.names) <= 256 else torch.int16
+    first: dict[int, Tensor] = {}
+    extremes: Extremes[Tensor] = Extremes()
+    for row, _, targets, output in trial.outputs("semantic"):
         truth, found = targets["semantic"], output["semantic"]
-        evaluator.update([truth], [found])
+        evaluator.update([truth], [found], [trial.data.images[row].path.name])
+        kept = found.to(small).cpu()
         if row < trial.pictures:
-            name = trial.data.images[row].path.stem
-            pictures.append((name, semantic_picture(pixels, truth, found.cpu(), trial.names)))
+            first[row] = kept
+        extremes.add(image_quality(evaluator.image_counts[-1]), row, kept.clone)
     evaluator.reduce()
-    pictures = trial.everything(pictures)
-    return write_semantic_evaluation(trial.folder, evaluator, pictures) if trial.processes.main else None
+    extremes.reduce()
+    parts = trial.processes.gather(first) or ()
+    first = {row: found for part in parts for row, found in part.items()}
+    drawn = SemanticPictures(trial.data, trial.names, first, extremes)
+    return Segmented(evaluator, drawn.cards, drawn.pictures)
 
 
-def _labels_of_images(trial: Trial) -> Measured | None:
+def _labels_of_images(trial: Trial) -> Measurement:
     evaluator = ClassificationEvaluator(trial.names)
-    # From all of the set, as folders of classes begin with one class.
-    chosen = {i * len(trial.data.images) // max(1, trial.pictures) for i in range(trial.pictures)}
-    shown: list[tuple[Tensor, int, int, float]] = []
-    for row, pixels, targets, output in trial.outputs("label"):
-        evaluator.update([targets["label"]], [output["scores"]])
-        if row in chosen:
-            shown.append((pixels, int(targets["label"]), int(output["label"]), float(output["scores"].max())))
+    for row, _, targets, output in trial.outputs("label"):
+        evaluator.update([targets["label"]], [output["scores"]], [trial.data.images[row].path.name])
     evaluator.reduce()
-    shown = trial.everything(shown)
-    if not trial.processes.main:
-        return None
-    picture = None
-    if shown:
-        images, labels, guesses, scores = zip(*shown, strict=True)
-        picture = classification_picture(images, labels, guesses, scores, trial.names)
-    return write_classification_evaluation(trial.folder, evaluator, picture)
+    return Classified(evaluator, trial.data, trial.pictures)
 
 
 # By the first of a model's target keys.
-MEASURES: dict[str, Callable[[Trial], Measured | None]] = {
+MEASURES: dict[str, Callable[[Trial], Measurement]] = {
     "boxes": _detections,
     "semantic": _labels_of_pixels,
     "label": _labels_of_images,

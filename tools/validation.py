@@ -13,13 +13,14 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from .curves import HEADLINES
+from .curves import HEADLINES, HELD_OUT, RAW
 from .data.sets import Category, DataSet
 from .engine.moving_average import MovingAverage
 from .engine.precision import Precision
 from .engine.processes import Processes
 from .evaluation.held_out_loss import held_out_loss
-from .evaluation.measure import Measured, Trial, measure
+from .measurements import Measurement
+from .trial import Trial, measure
 
 log = logging.getLogger("vertebra")
 
@@ -49,28 +50,34 @@ class Validation:
     workers: int
     console: Console
 
-    def measure(self, pictures: int) -> Record:
-        """Return metrics by section and the held-out losses, as the log has them; in the main process alone."""
+    def measure(self, pictures: int) -> tuple[Record, Measurement | None]:
+        """Return metrics by section and the held-out losses, as the log has them, and what was measured.
+
+        In other processes than the main one there is no measurement, and the record is not complete.
+        """
         began = time.perf_counter()
         raw: Mapping[str, Any] = {}
         if self.average is not None:
-            metrics, _ = self._measured("evaluation-raw", 0)
-            raw = {f"raw_{section}": values for section, values in metrics.items()}
+            found = self._measured("evaluation-raw", 0)
+            raw = {f"{RAW}{section}": values for section, values in found.metrics.items()} if found else {}
         with self.average.applied() if self.average is not None else nullcontext():
-            metrics, summary = self._measured("evaluation", pictures)
+            found = self._measured("evaluation", pictures)
             losses = self._losses()
-        self.console.print(summary, highlight=False)
-        for section, values in [*raw.items(), *losses.items()]:
-            name, value = next(iter(values.items()))
-            self.console.print(f"{section}/{name}: {value:.3f}", highlight=False)
-        return {MARK: round(time.perf_counter() - began, 1), **metrics, **losses, **raw}
+        if found is not None:
+            self.console.print(found.summary, highlight=False)
+        more = {**raw, **losses}
+        for name in (*(f"{RAW}{headline}" for headline in HEADLINES), HELD_OUT):
+            section, figure = name.split("/")
+            if figure in more.get(section, ()):
+                self.console.print(f"{name}: {more[section][figure]:.3f}", highlight=False)
+        seconds = round(time.perf_counter() - began, 1)
+        return {MARK: seconds, **(found.metrics if found else {}), **losses, **raw}, found
 
-    def _measured(self, folder: str, pictures: int) -> Measured:
+    def _measured(self, folder: str, pictures: int) -> Measurement | None:
         trial = Trial(
             self.model,
             self.data,
             self.categories,
-            self.folder / folder,
             pictures=pictures,
             device=self.device,
             workers=self.workers,
@@ -78,7 +85,10 @@ class Validation:
             processes=self.processes,
             precision=self.precision,
         )
-        return measure(trial) or ({}, "")
+        found = measure(trial)
+        if found is not None:
+            found.write(self.folder / folder)
+        return found
 
     def _losses(self) -> Mapping[str, Any]:
         if not self.loss_images:

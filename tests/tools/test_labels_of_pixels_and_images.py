@@ -68,11 +68,12 @@ def test_label_pngs_without_a_model(cli: Any, tmp_path: Path) -> None:
     assert metrics["IoU"] == pytest.approx({"sky": 2 / 3, "road": 1 / 2})
     assert metrics["semantic"]["mIoU"] == pytest.approx(7 / 12)
     for wrong, message in (
-        (["evaluate"], "name either the folder of a run, or --weights torchvision/MODEL, or --predictions DIR"),
-        (compare[:3], "--predictions DIR and --labels DIR go together"),
-        ([*compare, "--data", "shapes"], "--data cannot go with them"),
-        ([*compare, "--set", "optim.lr=1"], "--set cannot go with them"),
-        (["evaluate", "run", "--names", tmp_path / "names.txt"], "--predictions DIR and --labels DIR go together"),
+        (["evaluate"], "name the folder of a run, or --weights torchvision/MODEL, or --predictions FILE with"),
+        (compare[:3], "or --predictions DIR with --labels DIR; only --predictions came"),
+        ([*compare, "--data", "shapes"], "--data cannot go with --predictions DIR with --labels DIR; --data goes with"),
+        ([*compare, "--boundary"], "--boundary goes with the folder of a run or --weights torchvision/MODEL or --pred"),
+        ([*compare[:3], "--labels", tmp_path / "truth", "--no-report"], "--no-report came, but of predictions"),
+        (["evaluate", "run", "--names", tmp_path / "names.txt"], "--names goes with --predictions DIR with --labels"),
     ):
         done = cli(*wrong)
         assert done.status == 2

@@ -150,16 +150,6 @@ def test_predict_writes_pictures_and_results(cli: Command, trained: Path, shapes
     assert found["names"] == [{1: "circle", 3: "square", 4: "triangle", 7: "star"}[r["category_id"]] for r in second]
 
 
-def test_predict_leaves_out_what_it_cannot_read(cli: Command, trained: Path, shapes: Path, tmp_path: Path) -> None:
-    (tmp_path / "text.jpg").write_text("hello")
-    done = cli("predict", trained, tmp_path / "text.jpg", shapes / "val" / "000001.png", "--output", "found")
-    assert done.status == 2
-    assert done.err.startswith("error: 1 of 2 images were left out; the first: ")
-    assert {path.name for path in Path("found").iterdir()} == {"000001.jpg", "predictions.json"}
-    assert cli("predict", trained, tmp_path / "text.jpg", "--output", "none").status == 2
-    assert not Path("none").exists()
-
-
 def test_weights_of_a_run_start_another(cli: Command, trained: Path, arguments: list[object]) -> None:
     done = cli(*arguments, "--weights", trained, "--output", "runs/second", "--set", "optim.lr=0")
     assert done.status == 0, done.err

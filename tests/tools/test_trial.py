@@ -1,6 +1,9 @@
-"""Evaluation by several processes: each sees a part of the data, and what comes out is that of the whole."""
+"""Measuring a model: also by several processes, of which each sees a part of the data, and all together the whole."""
 
 import io
+import json
+import shutil
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +19,9 @@ from vertebra.tools.engine.precision import PRECISIONS
 from vertebra.tools.engine.processes import ALONE, Processes
 from vertebra.tools.evaluation.classification import ClassificationEvaluator
 from vertebra.tools.evaluation.coco import CocoEvaluator
-from vertebra.tools.evaluation.measure import Trial, measure
 from vertebra.tools.evaluation.semantic import SemanticEvaluator
+from vertebra.tools.run_report import Origin, write_measurement_report
+from vertebra.tools.trial import Trial, measure
 
 CPU = torch.device("cpu")
 NAMES = list("abcdefg")
@@ -72,12 +76,22 @@ class Guesses(nn.Module):
 DATA = {"boxes": lambda coco: coco, "semantic": rasterised, "label": lambda coco: object_crops(coco, 0.1)}
 
 
-def trial_of(kind: str, shapes: Path, folder: Path, processes: Processes = ALONE, **options: Any) -> Trial:
+def trial_of(kind: str, shapes: Path, processes: Processes = ALONE, **options: Any) -> Trial:
     coco = first_images(read_coco(shapes / "annotations" / "train.json", shapes / "train"), 5)
     data = DATA[kind](coco)
     model, console = Guesses(kind, processes.rank), Console(file=io.StringIO())
     settings = {"pictures": 4, "device": CPU, "workers": 0, "console": console, "processes": processes, **options}
-    return Trial(model, data, data.categories, folder / kind, **settings)
+    return Trial(model, data, data.categories, **settings)
+
+
+def measured(kind: str, shapes: Path, folder: Path, processes: Processes = ALONE) -> tuple[Any, str] | None:
+    """Measure, and write what was found with its report; return metrics and text, in other processes nothing."""
+    found = measure(trial_of(kind, shapes, processes))
+    if found is None:
+        return None
+    found.write(folder / kind)
+    write_measurement_report(folder / kind / "report", found, Origin(kind, ()))
+    return found.metrics, found.summary
 
 
 def written(folder: Path) -> dict[str, bytes]:
@@ -87,29 +101,30 @@ def written(folder: Path) -> dict[str, bytes]:
 def run_rank(rank: int, folder: Path, shapes: Path) -> None:
     torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
     processes = Processes(rank, rank, 2)
-    measured = [measure(trial_of(kind, shapes, folder / f"written-{rank}", processes)) for kind in DATA]
-    torch.save([scores_of(PARTS[rank]), measured], folder / f"{rank}.pt")
+    everything = [measured(kind, shapes, folder / f"written-{rank}", processes) for kind in DATA]
+    torch.save([scores_of(PARTS[rank]), everything], folder / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 
 
 def test_two_processes_equal_one(tmp_path: Path, shapes: Path) -> None:
     torch.multiprocessing.spawn(run_rank, (tmp_path, shapes), nprocs=2)
-    (scores, measured), (same_scores, nothing) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
+    (scores, everything), (same_scores, nothing) = (torch.load(tmp_path / f"{rank}.pt") for rank in (0, 1))
     alone = scores_of(ALL)
     assert scores == same_scores == alone
     assert scores_of(PARTS[0]) != alone
-    assert measured == [measure(trial_of(kind, shapes, tmp_path / "alone")) for kind in DATA]
+    assert everything == [measured(kind, shapes, tmp_path / "alone") for kind in DATA]
     assert nothing == [None] * len(DATA)
     files = written(tmp_path / "alone")
     assert {path.split("/")[0] for path in files} == set(DATA)
     assert len([path for path in files if path.startswith("boxes/pictures/")]) == 4
+    assert {f"{kind}/report/index.html" for kind in DATA} <= files.keys()
     assert written(tmp_path / "written-0") == files
     assert not (tmp_path / "written-1").exists()
 
 
 @pytest.mark.parametrize(("name", "dtype"), [("float32", torch.float32), ("bfloat16", torch.bfloat16)])
-def test_the_model_runs_in_the_precision(name: str, dtype: torch.dtype, shapes: Path, tmp_path: Path) -> None:
-    trial = trial_of("label", shapes, tmp_path, precision=PRECISIONS[name])
+def test_the_model_runs_in_the_precision(name: str, dtype: torch.dtype, shapes: Path) -> None:
+    trial = trial_of("label", shapes, precision=PRECISIONS[name])
     measure(trial)
     assert trial.model.computed_in == {dtype}
 
@@ -121,3 +136,21 @@ def test_reduce_of_detections_alone_changes_nothing(shapes: Path) -> None:
     results = list(evaluator.results)
     evaluator.reduce()
     assert (evaluator.results, evaluator.has_masks) == (results, True)
+
+
+def test_pictures_of_files_of_the_same_name(tmp_path: Path, shapes: Path) -> None:
+    """Two folders each with an image 000000.png give two pictures."""
+    document = json.loads((shapes / "annotations" / "val.json").read_text())
+    for i, record in enumerate(document["images"][:2]):
+        (tmp_path / str(i)).mkdir()
+        shutil.copy(shapes / "val" / record["file_name"], tmp_path / str(i) / "same.png")
+        record["file_name"] = f"{i}/same.png"
+    document["images"] = document["images"][:2]
+    ids = {record["id"] for record in document["images"]}
+    document["annotations"] = [a for a in document["annotations"] if a["image_id"] in ids]
+    (tmp_path / "two.json").write_text(json.dumps(document))
+    coco = read_coco(tmp_path / "two.json", tmp_path)
+    found = measure(replace(trial_of("boxes", shapes), data=coco))
+    assert found is not None
+    found.write(tmp_path / "out")
+    assert {path.name for path in (tmp_path / "out" / "pictures").iterdir()} == {"same.jpg", "same-2.jpg"}

@@ -55,19 +55,25 @@ def classification_picture(
 
 def _cell(image: Tensor, prediction: str, mistake: str) -> Tensor:
     """Return an image fitted into a square with a frame, and two lines of text below."""
+    side = CELL + 2 * FRAME
+    cell = torch.tensor(RED if mistake else GREY, dtype=torch.uint8)[:, None, None].repeat(1, side, side)
+    cell[:, FRAME:-FRAME, FRAME:-FRAME] = squared(image, CELL)
+    texts = [draw_caption(side, text, text_size=14) for text in (prediction, mistake)]
+    return F.pad(torch.cat([cell, *texts], dim=1), (4, 4, 4, 6), value=255)
+
+
+def squared(image: Tensor, side: int = 320) -> Tensor:
+    """Return an image (3, h, w), uint8, as large as it fits into the middle of a white square (3, side, side)."""
     image = as_rgb(image)
-    scale = CELL / max(image.shape[-2:])
-    height, width = (max(1, round(side * scale)) for side in image.shape[-2:])
+    scale = side / max(image.shape[-2:])
+    height, width = (max(1, round(length * scale)) for length in image.shape[-2:])
     # Nearest for the large pixels of small images, which smoothing would turn into fog.
     fitted = (
         F.interpolate(image[None].float(), (height, width), mode="nearest-exact")
         if scale >= 2
         else F.interpolate(image[None].float(), (height, width), mode="bilinear", antialias=True)
     )
-    side = CELL + 2 * FRAME
-    cell = torch.tensor(RED if mistake else GREY, dtype=torch.uint8)[:, None, None].repeat(1, side, side)
-    cell[:, FRAME:-FRAME, FRAME:-FRAME] = 255
+    square = torch.full((3, side, side), 255, dtype=torch.uint8)
     top, left = (side - height) // 2, (side - width) // 2
-    cell[:, top : top + height, left : left + width] = fitted[0].round().to(torch.uint8)
-    texts = [draw_caption(side, text, text_size=14) for text in (prediction, mistake)]
-    return F.pad(torch.cat([cell, *texts], dim=1), (4, 4, 4, 6), value=255)
+    square[:, top : top + height, left : left + width] = fitted[0].round().to(torch.uint8)
+    return square

@@ -19,6 +19,20 @@ def check_names(names: Sequence[str]) -> tuple[str, ...]:
     return tuple(names)
 
 
+def check_image_names(names: Sequence[str] | None, count: int) -> Sequence[str | None]:
+    """Return a name, or None, for each of `count` images; an InputError where there are more or fewer."""
+    if names is None:
+        return [None] * count
+    if len(names) != count:
+        raise InputError(f"{len(names)} names came for {count} images; each image has one")
+    return names
+
+
+def numbered(names: Sequence[str | None]) -> list[str]:
+    """Return the names of images, in which those without one have their number."""
+    return [f"image {row}" if name is None else name for row, name in enumerate(names)]
+
+
 def confusion(truth: Tensor, found: Tensor, classes: int, counted: Tensor) -> Tensor:
     """Return (classes, classes), int64: how often the class of the row is true and that of the column was found.
 

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from ...backbones import InputError
 from .boundary import boundary_counts
-from .confusion import check_names, confusion
-from .reduction import summed
+from .confusion import check_image_names, check_names, confusion
+from .reduction import gathered, summed
 from .table import note, table
 
-Map = Tensor | np.ndarray[Any, np.dtype[Any]]
+Array = np.ndarray[Any, np.dtype[Any]]
+Map = Tensor | Array
 
 
 class SemanticEvaluator:
@@ -28,6 +29,8 @@ class SemanticEvaluator:
             evaluator.update(labels, predictions)
         evaluator.reduce()                        # where several processes each saw a part
         metrics, text = evaluator.compute()
+
+    What was counted in each image is kept too (`image_counts`), for intervals and for the worst and best of them.
 
     All is counted over the data set, not averaged over images:
 
@@ -52,17 +55,26 @@ class SemanticEvaluator:
         self.confusion = torch.zeros(len(names), len(names), dtype=torch.int64)
         # Intersection and union.
         self.boundaries = torch.zeros(2, len(names), dtype=torch.int64)
+        # Of each image (3, K), or (5, K) with boundaries, int32: pixels that are hits, labels, predictions; boundaries.
+        self.image_counts: list[Array] = []
+        self.image_names: list[str | None] = []
 
-    def update(self, labels: Sequence[Map] | Map, predictions: Sequence[Map] | Map) -> None:
+    def update(
+        self,
+        labels: Sequence[Map] | Map,
+        predictions: Sequence[Map] | Map,
+        names: Sequence[str] | None = None,
+    ) -> None:
         """Add images: labels and predictions (H, W) each, integers 0..K-1, tensors or arrays, or batches (N, H, W).
 
-        Counted on the predictions' device; boundaries on the CPU. An InputError says which map has a wrong shape, type
-        or value.
+        names: of the images, as reports call them; without them they have numbers. Counted on the predictions' device;
+        boundaries on the CPU. An InputError says which map has a wrong shape, type or value.
         """
         if len(labels) != len(predictions):
             raise InputError(
                 f"{len(labels)} labels and {len(predictions)} predictions came; each image has one of both"
             )
+        called = check_image_names(names, len(labels))
         for position, pair in enumerate(zip(labels, predictions, strict=True)):
             truth, found = map(_integers, pair)
             if truth.ndim != 2 or truth.shape != found.shape:
@@ -81,15 +93,24 @@ class SemanticEvaluator:
                     )
             pixels = confusion(truth, found, len(self.names), counted)
             self.confusion = self.confusion.to(found.device) + pixels
+            counts = [torch.stack([pixels.diagonal(), pixels.sum(dim=1), pixels.sum(dim=0)]).cpu().numpy()]
             if self.boundary is not None:
                 on_cpu = [values.cpu().numpy() for values in (truth, found, counted)]
-                counts = boundary_counts(*on_cpu, classes=len(self.names), ratio=self.boundary)
-                self.boundaries += torch.from_numpy(counts)
+                counts.append(boundary_counts(*on_cpu, classes=len(self.names), ratio=self.boundary))
+                self.boundaries += torch.from_numpy(counts[1])
+            self.image_counts.append(np.concatenate(counts).astype(np.int32))
+            self.image_names.append(called[position])
 
     def reduce(self) -> None:
-        """Add up the counts of all processes of torch.distributed, in each of them; once, after the last update."""
+        """Add up the counts of all processes of torch.distributed, in each of them; once, after the last update.
+
+        What is kept of each image comes into the first of them, by rank.
+        """
         self.confusion = summed(self.confusion)
         self.boundaries = summed(self.boundaries)
+        parts = gathered((self.image_names, self.image_counts))
+        self.image_names = [name for names, _ in parts for name in names]
+        self.image_counts = [counts for _, part in parts for counts in part]
 
     def compute(self) -> tuple[dict[str, dict[str, float]], str]:
         """Return metrics and a table of them as text; what cannot be measured is left out, and named in the text.
@@ -99,16 +120,10 @@ class SemanticEvaluator:
         """
         counts = self.confusion.cpu().double().numpy()
         hits, true, found = counts.diagonal(), counts.sum(axis=1), counts.sum(axis=0)
-        iou, accuracy = _share(hits, true + found - hits), _share(hits, true)
-        frequency = _share(true, true.sum())
-        totals = {
-            "mIoU": _mean(iou),
-            "pixel_accuracy": float(_share(hits.sum(), true.sum())),
-            "mean_accuracy": _mean(accuracy),
-            "fwIoU": float(np.nansum(frequency * iou)) if true.any() else np.nan,
-        }
-        if self.boundary is not None:
-            totals["boundary_IoU"] = _mean(_share(*self.boundaries.double().numpy()))
+        iou, accuracy = share(hits, true + found - hits), share(hits, true)
+        frequency = share(true, true.sum())
+        boundaries = None if self.boundary is None else self.boundaries.double().numpy()
+        totals = totals_of(np.stack([hits, true, found]), boundaries)
         metrics = {
             "semantic": _measured(totals),
             "IoU": _measured(dict(zip(self.names, iou.tolist(), strict=True))),
@@ -138,13 +153,30 @@ def _integers(values: Map) -> Tensor:
     return values.int() if values.element_size() < 4 else values.long()
 
 
-def _share(part: Any, whole: Any) -> Any:
+def totals_of(pixels: Array, boundaries: Array | None) -> dict[str, float]:
+    """Return the metrics over all classes, NaN where there is nothing to measure.
+
+    pixels: (3, K), float: those that are hits, labels, predictions; boundaries: (2, K), intersection and union.
+    """
+    hits, true, found = pixels
+    iou = share(hits, true + found - hits)
+    totals = {
+        "mIoU": mean(iou),
+        "pixel_accuracy": float(share(hits.sum(), true.sum())),
+        "mean_accuracy": mean(share(hits, true)),
+        "fwIoU": float(np.nansum(share(true, true.sum()) * iou)) if true.any() else np.nan,
+    }
+    return totals if boundaries is None else {**totals, "boundary_IoU": mean(share(*boundaries))}
+
+
+def share(part: Any, whole: Any) -> Any:
     """Return part / whole, NaN where the whole is nothing."""
     with np.errstate(invalid="ignore"):
         return np.divide(part, whole)
 
 
-def _mean(values: np.ndarray[Any, np.dtype[Any]]) -> float:
+def mean(values: Array) -> float:
+    """Return the mean of what is not NaN."""
     known = values[~np.isnan(values)]
     return float(known.mean()) if len(known) else np.nan
 
