@@ -67,8 +67,8 @@ def _repeated(document: Mapping[str, Any]) -> Iterator[str]:
     repeated = [id for id, count in times.items() if count > 1 and id is not None]
     if repeated:
         yield (
-            f"{len(repeated)} annotation ids belong to several objects (first: {repeated[0]}); here each counts, but "
-            "pycocotools loses some of them"
+            f"annotation ids are there more than once ({_few(repeated)}); here each object counts, but pycocotools "
+            "loses some"
         )
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import logging
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,8 +12,6 @@ from ...backbones import InputError
 from ..data.document import LISTS, records
 from ..data.masks import are_sound, encode, read_segmentation, rle_of
 from ..data.sets import Category
-
-log = logging.getLogger("vertebra")
 
 Record = dict[str, Any]
 
@@ -34,6 +31,8 @@ def read_instances(path: Path) -> tuple[dict[str, Any], tuple[Category, ...]]:
 
     What evaluation cannot do without is checked: an InputError names the record.
     """
+    if not path.is_file():
+        raise InputError(f"no annotations at {path}; an instances file is expected, that of the results")
     document: dict[str, Any] = {name: [] for name in LISTS}
     for name, record in records(path, LISTS):
         lacking = [key for key in NEEDED[name] if key not in record]
@@ -49,8 +48,7 @@ def read_results(path: Path, document: Mapping[str, Any]) -> list[Record]:
     """Return a file of COCO results for the images of an instances document.
 
     A bbox that is absent is that of the mask. Masks are RLE, whatever they are in the file. An InputError says which
-    result cannot be taken, and why. Results of categories that the document does not have are a warning, unless all
-    are.
+    result cannot be taken, and why. Results may be of categories that the document does not have, but not all.
     """
     found = _load(path)
     for number, result in enumerate(found):
@@ -127,20 +125,11 @@ def _check_ids(found: Sequence[Record], document: Mapping[str, Any], path: Path)
             f"{_few(known)}); give the annotations that these results are for"
         )
     known = {category["id"] for category in document["categories"]}
-    times = Counter(result["category_id"] for result in found)
-    strange = [id for id in times if id not in known]
-    if len(strange) == len(times):
+    strange = {result["category_id"] for result in found}
+    if not strange & known:
         raise InputError(
             f"{path}: no category id is in the annotations ({_few(strange)}; annotations have {_few(known)}); "
             "results need the annotations' own ids"
-        )
-    if strange:
-        log.warning(
-            "%s: %d of %d results have a category id that is not in the annotations (%s); they are not counted",
-            path,
-            sum(times[id] for id in strange),
-            len(found),
-            _few(strange),
         )
 
 

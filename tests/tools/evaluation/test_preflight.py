@@ -116,7 +116,7 @@ def test_ids_of_images(case: Any) -> None:
 def test_ids_of_annotations(case: Any) -> None:
     annotations = [{**a, "id": max(i, 2)} for i, a in enumerate(case.document["annotations"])]
     (line,) = suspicions({**case.document, "annotations": annotations}, case.found)
-    assert line.startswith("1 annotation ids belong to several objects (first: 2)")
+    assert line.startswith("annotation ids are there more than once (2)")
 
 
 def random_boxes(case: Any) -> Results:
