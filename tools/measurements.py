@@ -77,7 +77,9 @@ class Detected:
         return self.analyses[-1].images
 
     def write(self, folder: Path) -> None:
-        write_evaluation(folder, self.evaluator, self._drawn.first(self.pictures) if self._drawn else ())
+        # Which detections are drawn takes an analysis, which the pauses of training, without pictures, can do without.
+        drawn = self._drawn if self.pictures else None
+        write_evaluation(folder, self.evaluator, drawn.first(self.pictures) if drawn else ())
 
     def content(self, title: str) -> Content:
         return detection_content(self.evaluator, title, self.analyses, self._drawn.of_row if self._drawn else None)

@@ -125,10 +125,10 @@ def _check_ids(found: Sequence[Record], document: Mapping[str, Any], path: Path)
             f"{_few(known)}); give the annotations that these results are for"
         )
     known = {category["id"] for category in document["categories"]}
-    strange = {result["category_id"] for result in found}
-    if not strange & known:
+    categories = {result["category_id"] for result in found}
+    if not categories & known:
         raise InputError(
-            f"{path}: no category id is in the annotations ({_few(strange)}; annotations have {_few(known)}); "
+            f"{path}: no category id is in the annotations ({_few(categories)}; annotations have {_few(known)}); "
             "results need the annotations' own ids"
         )
 

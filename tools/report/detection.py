@@ -18,6 +18,7 @@ from ..evaluation.error_shares import MEANINGS as ERRORS
 from ..evaluation.error_shares import error_shares
 from ..evaluation.matching import Matches, match
 from ..evaluation.object_confusion import ObjectConfusion, object_confusion
+from ..evaluation.preflight import suspicions
 from ..evaluation.scoring import AT_IOU, Scores
 from ..evaluation.scoring import SIZES as LETTERS
 from .cards import card_picture
@@ -121,6 +122,7 @@ def detection_content(evaluator: CocoEvaluator, title: str, analyses: Sequence[A
         ranking=RANKING,
         worst=[_card(main, kept.row, draw) for kept in extremes.worst()] if draw else [],
         best=[_card(main, kept.row, draw) for kept in extremes.best()] if draw else [],
+        notes=suspicions(document, evaluator.results),
     )
 
 

@@ -1,8 +1,9 @@
 """Error shares: by hand, and equal to tidecv's."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
+import matplotlib
 import pytest
 
 from vertebra.tools.data.sets import Category
@@ -76,6 +77,13 @@ def check(case: Any, max_dets: int, expected: tuple[float, ...]) -> Any:
     shares = error_shares(match(*case[:5], max_dets=max_dets))
     assert (shares.AP50, *shares.gains.values()) == pytest.approx(expected, abs=1e-9)
     return shares
+
+
+@pytest.fixture(autouse=True)
+def _own_style() -> Iterator[None]:
+    """Keep tidecv, which sets matplotlib's style, from changing the pictures of other tests."""
+    with matplotlib.rc_context():
+        yield
 
 
 def tide(case: Any, max_dets: int) -> tuple[tuple[float, ...], dict[str, int]]:

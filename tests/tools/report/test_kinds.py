@@ -47,7 +47,7 @@ def test_a_segmenter() -> None:
     assert content.worst[0].note == "50.0 % of pixels right; IoU of road 0.50, car 0.00"
     assert content.worst[1].objects == [("road", ""), ("car", ""), ("tree", "")]
     assert content.best[0].note == "100.0 % of pixels right"
-    assert content.facts == [("images", "3"), ("classes", "4"), ("data", "CamVid")]
+    assert content.facts == [("images", "3"), ("classes", "4")]
 
 
 def test_a_classifier() -> None:
