@@ -66,6 +66,19 @@ def test_results_of_a_run_give_its_numbers(cli: Command, mask_run: Path, annotat
     assert (tmp_path / "report" / "index.html").is_file()
 
 
+def test_predictions_on_an_image_list_give_the_numbers_of_the_run(
+    cli: Command, mask_run: Path, annotations: Path, tmp_path: Path
+) -> None:
+    """What is sent to a server that scores results is what `evaluate` measures."""
+    images = annotations.parents[1] / "val"
+    done = cli("predict", mask_run, annotations, "--images", images, "--no-pictures", "--output", tmp_path)
+    assert done.status == 0, done.err
+    assert cli("evaluate", mask_run, "--no-report").status == 0
+    assert json.loads((tmp_path / "predictions.json").read_text()) == json.loads(
+        (mask_run / "evaluation" / "predictions.json").read_text()
+    )
+
+
 def test_without_an_output_results_are_only_printed(
     cli: Command, results: Path, annotations: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

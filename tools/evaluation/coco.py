@@ -13,6 +13,7 @@ from ..data.masks import encode
 from ..data.sets import Category
 from .class_scores import class_scores, named
 from .coco_records import Record, found_boxes, found_masks, truth_boxes, truth_masks
+from .many_records import many_records
 from .preflight import suspicions
 from .reduction import gathered
 from .scoring import KINDS, Scores, faster, metric_names, pycocotools, totals
@@ -119,6 +120,7 @@ class CocoEvaluator:
             self._scores[kind] = self._score(kind)
         return self._scores[kind]
 
+    @many_records()
     def _score(self, kind: str) -> Scores:
         measured = self.backend(kind, self.document, self.truth(kind), self.found(kind), self.max_dets)
         values, text = totals(measured, self.max_dets)

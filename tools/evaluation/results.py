@@ -12,6 +12,7 @@ from ...backbones import InputError
 from ..data.document import LISTS, records
 from ..data.masks import are_sound, encode, read_segmentation, rle_of
 from ..data.sets import Category
+from .many_records import many_records
 
 Record = dict[str, Any]
 
@@ -26,6 +27,7 @@ PART = 1000
 Size = tuple[Any, Any]  # height, width
 
 
+@many_records()
 def read_instances(path: Path) -> tuple[dict[str, Any], tuple[Category, ...]]:
     """Return a COCO instances file as it is, for a CocoEvaluator, and its categories in the file's order.
 
@@ -44,6 +46,7 @@ def read_instances(path: Path) -> tuple[dict[str, Any], tuple[Category, ...]]:
     return document, tuple(Category(category["id"], category["name"]) for category in document["categories"])
 
 
+@many_records()
 def read_results(path: Path, document: Mapping[str, Any]) -> list[Record]:
     """Return a file of COCO results for the images of an instances document.
 
