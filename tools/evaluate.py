@@ -138,8 +138,8 @@ def evaluate(
     notes: list[str] = []
     if other is not None:
         comparison = compare(found.images, other.measure().images)
-        text = comparison_text(comparison, (subject.origin.title, other.origin.title), CHANGED)
-        console.print(f"\n{text}", highlight=False)
+        text = comparison_text(comparison, (str(run or weights or predictions), str(against)), CHANGED)
+        console.print(f"\n{text}", highlight=False, soft_wrap=True)
         notes = text.splitlines()[:2]
         if folders is not None:
             (folders[0] / "comparison.json").write_text(json.dumps(asdict(comparison), indent=2) + "\n")

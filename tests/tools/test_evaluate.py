@@ -103,7 +103,7 @@ def test_two_results_against_each_other(cli: Command, results: Path, annotations
     assert comparison["difference"]["value"] == pytest.approx(1 - comparison["b"])
     # The images 1 and 3 of four have shifted boxes.
     assert {name for name, *_ in comparison["changed"]} == {"000000.png", "000002.png"}
-    assert "perfect.json 1.000, shifted.json 0." in done.out
+    assert f"bbox/AP: {perfect} 1.000, {results} 0." in done.out
     report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
     assert any(note.startswith("difference +") for note in report["notes"])
 
