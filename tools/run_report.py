@@ -21,10 +21,11 @@ class Origin:
     run: Path | None = None
 
 
-def origin_of(config: Config, title: str, weights: str, run: Path | None) -> Origin:
+def origin_of(config: Config, title: str, weights: str, split: str, run: Path | None = None) -> Origin:
     """Return what is said of a model; weights: where they are from."""
     choices = config.choices
-    named = (("head", choices.head), ("backbone", choices.backbone), ("data", choices.data), ("weights", weights))
+    data = f"{choices.data}, {split}"
+    named = (("head", choices.head), ("backbone", choices.backbone), ("data", data), ("weights", weights))
     return Origin(title, named, run)
 
 

@@ -275,7 +275,7 @@ class Session:
         curves_of_run(self.run.folder)
         if last:
             folder = self.run.folder
-            origin = origin_of(self.run.config, folder.resolve().name, f"step {self.step}", folder)
+            origin = origin_of(self.run.config, folder.resolve().name, f"step {self.step}", "val", folder)
             page = write_measurement_report(folder / "report", found, origin)
             self.console.print(f"report: {page}", highlight=False, soft_wrap=True)
 

@@ -95,13 +95,13 @@ class Wish:
         opened = open_run(folder, self._settings, self.imports, self.data)
         path = chosen_checkpoint(opened, self.checkpoint, self.best)
         model, categories = trained_model(opened, path, self.raw)
-        origin = origin_of(opened.config, folder.resolve().name, str(path), folder)
+        origin = origin_of(opened.config, folder.resolve().name, str(path), self.split, folder)
         return self._trained(origin, opened.config, model, categories)
 
     def of_public(self, name: str) -> Trained:
         """Return a public model, such as `torchvision/maskrcnn_resnet50_fpn`, by default on COCO."""
         config, model, categories = published_model(name, self.data or "coco", self._settings, self.imports)
-        return self._trained(origin_of(config, name, name, None), config, model, categories)
+        return self._trained(origin_of(config, name, name, self.split), config, model, categories)
 
     @property
     def _settings(self) -> list[str]:
