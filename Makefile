@@ -7,7 +7,7 @@ WORKERS ?= 2
 .PHONY: help quickstart readme test test-slow test-gpu lint format clean
 
 help:
-	@echo "make quickstart   train a detector on generated images, evaluate it, draw its pictures (about 8 minutes)"
+	@echo "make quickstart   train a detector on generated images, evaluate it, write its report (about 9 minutes)"
 	@echo "make readme       measure the backbones again, write the README's table of them, draw the schedules in docs/"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the tests that take minutes"
