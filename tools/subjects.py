@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Protocol
 
+import torch
 from rich.console import Console
 from torch import nn
 
@@ -14,12 +16,16 @@ from ..backbones import InputError
 from .build import pick_device
 from .data.coco import read_coco
 from .data.formats import read_names
-from .data.sets import Category, check_categories
+from .data.sets import Array, Category, check_categories
 from .evaluation.label_folders import read_label_folders
 from .evaluation.results import read_instances, read_results
+from .evaluation.semantic import SemanticEvaluator
+from .evaluation.semantic_images import image_quality
+from .evaluation.semantic_report import semantic_picture
 from .measurements import Detected, Measurement, Segmented
 from .memory import keep_freed_memory
 from .published import published_model
+from .report.cards import card_picture
 from .report.extremes import Extremes
 from .run import chosen_checkpoint, open_run, trained_model
 from .run_report import Origin, origin_of
@@ -163,5 +169,17 @@ class LabelPngs:
     def measure(self) -> Measurement:
         names = None if self.names is None else read_names(self.names)
         kept: Extremes[bytes] = Extremes()
-        evaluator = read_label_folders(self.predictions, self.labels, names, kept=kept)
-        return Segmented(evaluator, lambda: kept)
+
+        def see(evaluator: SemanticEvaluator, truth: Array, found: Array) -> None:
+            row = len(evaluator.image_counts) - 1
+            draw = partial(_maps_picture, truth, found, evaluator.names)
+            kept.add(image_quality(evaluator.image_counts[row]), row, draw)
+
+        return Segmented(read_label_folders(self.predictions, self.labels, names, see=see), lambda: kept)
+
+
+def _maps_picture(truth: Array, found: Array, names: Sequence[str]) -> bytes:
+    """Return both maps beside each other, on grey, for a report; where there is no class (-1), the grey."""
+    ground = torch.full((3, *truth.shape), 200, dtype=torch.uint8)
+    maps = torch.from_numpy(truth), torch.from_numpy(found)
+    return card_picture(semantic_picture(ground, *maps, names, ignore=-1))

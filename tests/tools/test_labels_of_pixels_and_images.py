@@ -67,6 +67,8 @@ def test_label_pngs_without_a_model(cli: Any, tmp_path: Path) -> None:
     metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
     assert metrics["IoU"] == pytest.approx({"sky": 2 / 3, "road": 1 / 2})
     assert metrics["semantic"]["mIoU"] == pytest.approx(7 / 12)
+    report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
+    assert [(card["name"], card["quality"]) for card in report["worst"]] == [("a.png", pytest.approx(7 / 12))]
     for wrong, message in (
         (["evaluate"], "name the folder of a run, or --weights torchvision/MODEL, or --predictions FILE with"),
         (compare[:3], "or --predictions DIR with --labels DIR; only --predictions came"),

@@ -2,21 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from functools import partial
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from ...backbones import InputError
 from ..data.labels import read_values
-from ..report.cards import card_picture
-from ..report.extremes import Extremes
 from .semantic import SemanticEvaluator
-from .semantic_images import image_quality
-from .semantic_report import semantic_picture
 
 Array = np.ndarray[Any, np.dtype[Any]]
 
@@ -42,9 +36,12 @@ def read_label_folders(
     names: Mapping[int, str] | Sequence[str] | None = None,
     *,
     ignore: int = 255,
-    kept: Extremes[bytes] | None = None,
+    see: Callable[[SemanticEvaluator, Array, Array], object] = lambda *_: None,
 ) -> SemanticEvaluator:
-    """Return what evaluate_label_folders computes from; `kept` gets pictures of the worst and the best, as JPEG."""
+    """Return what evaluate_label_folders computes from.
+
+    see: called after each pair with the evaluator, and labels and prediction (H, W) as its classes, -1 for none.
+    """
     pairs = _pairs(predictions, labels)
     if names is None:
         names = {value: str(value) for value in _values(pairs, ignore)}
@@ -68,20 +65,8 @@ def read_label_folders(
                 )
         true_classes, found_classes = np.where(counted, index_of[truth], -1), index_of[found]
         evaluator.update([true_classes], [found_classes], [truth_path.relative_to(labels).as_posix()])
-        if kept is not None:
-            kept.add(
-                image_quality(evaluator.image_counts[-1]),
-                len(evaluator.image_counts) - 1,
-                partial(_picture, true_classes, found_classes, evaluator.names),
-            )
+        see(evaluator, true_classes, found_classes)
     return evaluator
-
-
-def _picture(truth: Array, found: Array, names: Sequence[str]) -> bytes:
-    """Return both maps beside each other, on grey, for a report; where there is no class (-1), the grey."""
-    ground = torch.full((3, *truth.shape), 200, dtype=torch.uint8)
-    maps = torch.from_numpy(truth), torch.from_numpy(found)
-    return card_picture(semantic_picture(ground, *maps, names, ignore=-1))
 
 
 def _pairs(predictions: Path, labels: Path) -> list[tuple[Path, Path]]:
