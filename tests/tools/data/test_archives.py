@@ -20,7 +20,8 @@ def zipped(members: Mapping[str, bytes]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, value in members.items():
-            archive.writestr(name, value)
+            # A member's date is the clock's unless given, and the bytes name a test: they are the same in every process.
+            archive.writestr(zipfile.ZipInfo(name), value, zipfile.ZIP_DEFLATED)
     return content.getvalue()
 
 
