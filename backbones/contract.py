@@ -41,6 +41,10 @@ class Preprocessing:
             return Preprocessing((sum(self.mean) / len(self.mean),), (sum(self.std) / len(self.std),))
         return Preprocessing(tuple(islice(cycle(self.mean), count)), tuple(islice(cycle(self.std), count)))
 
+    def of_bytes(self) -> Preprocessing:
+        """Return the same for values in [0, 255], as detectron2 and mmdetection write it down."""
+        return Preprocessing(tuple(255 * x for x in self.mean), tuple(255 * x for x in self.std))
+
     def normalise(self, image: Tensor) -> Tensor:
         """Return the normalised image; takes (..., C, H, W), float in [0, 1], uint8 or uint16."""
         if image.shape[-3] != len(self.mean):

@@ -13,7 +13,7 @@ from typing import Any, Protocol, TypedDict, TypeVar
 
 from torch import Tensor, nn
 
-from .contract import Backbone
+from .contract import Backbone, FeatureInfo
 from .errors import InputError, unknown
 from .norms import Norm, norm_layer
 from .records import WeightsRecord, find_record, public_records
@@ -35,11 +35,14 @@ class Builder(Protocol):
     def __call__(self, *, in_channels: int, output_stride: int, norm: Norm, drop_path: float | None) -> Backbone: ...
 
 
+Choose = Callable[[tuple[FeatureInfo, ...]], Sequence[str]]
+
+
 class BackboneOptions(TypedDict, total=False):
     """The options of `create_backbone`, for the calls that hand them on."""
 
     weights: str | os.PathLike[str] | Mapping[str, Tensor] | None
-    out_features: tuple[str, ...] | None
+    out_features: tuple[str, ...] | Choose | None
     output_stride: int
     in_channels: int
     norm: str
@@ -61,6 +64,7 @@ class Entry:
 
 
 _REGISTRY: dict[str, Entry] = {}
+_WATCHERS: list[Callable[[str], None]] = []
 
 F = TypeVar("F", bound=Callable[..., Backbone])
 
@@ -76,9 +80,22 @@ def register_backbone(name: str, *, weights: Records = ()) -> Callable[[F], F]:
         if name in _REGISTRY:
             raise _clash(name, _REGISTRY[name].owner, entry.owner)
         _REGISTRY[name] = entry
+        for enter in _WATCHERS:
+            enter(name)
         return builder
 
     return register
+
+
+def each_backbone(enter: Callable[[str], None]) -> None:
+    """Call `enter` with every name in the registry and in installed packages, and with later ones as they come.
+
+    So another library's registry can mirror this one. A package that registers by a call what it also offers by entry
+    point gives its name twice.
+    """
+    _WATCHERS.append(enter)
+    for name in list_backbones():
+        enter(name)
 
 
 def _clash(name: str, first: str, second: str) -> InputError:
@@ -159,7 +176,7 @@ def create_backbone(
     backbone: str | Callable[..., Backbone],
     *,
     weights: str | os.PathLike[str] | Mapping[str, Tensor] | None = None,
-    out_features: tuple[str, ...] | None = None,
+    out_features: tuple[str, ...] | Choose | None = None,
     output_stride: int = 32,
     in_channels: int = 3,
     norm: str = "batch",
@@ -171,7 +188,8 @@ def create_backbone(
 
     weights: `imagenet` (the best public record of that name), the tag of a record such as `torchvision_v1`, or a state
     dict, a file or a run folder (see `load_weights`); None is random initialisation.
-    out_features: names of the features to return; the modules behind the deepest of them are not built.
+    out_features: names of the features to return, or a function that chooses them from all; the modules behind the
+    deepest of them are not built.
     output_stride: upper bound on the deepest stride, 8, 16 or 32; dilation takes the place of the strides beyond it.
     in_channels: channels of the images. norm: `batch`, `frozen_batch`, `sync_batch` or `group`.
     frozen_stages: how many stages get no gradient and keep their norms in eval mode; 1 is the stem.
@@ -199,7 +217,7 @@ def create_backbone(
     _check_contract(name, network)
     if "in_channels" in arguments:  # a builder that knows no means of its own leaves those of RGB
         network.preprocessing = network.preprocessing.for_channels(in_channels)
-    chosen = out_features or getattr(builder, "default_features", None)
+    chosen = out_features(network.feature_info) if callable(out_features) else out_features or default_features(builder)
     if chosen:
         network.select_(chosen)
     network.freeze_(frozen_stages)
@@ -208,6 +226,12 @@ def create_backbone(
     if weights is not None:
         load_named(network, backbone if isinstance(backbone, str) else None, weights)
     return network
+
+
+def default_features(builder: Callable[..., Backbone]) -> tuple[str, ...] | None:
+    """Return the features that a builder gives where none are asked for; None is all."""
+    names: tuple[str, ...] | None = getattr(builder, "default_features", None)
+    return names
 
 
 def load_named(

@@ -20,7 +20,7 @@ def zipped(members: Mapping[str, bytes]) -> bytes:
     content = io.BytesIO()
     with zipfile.ZipFile(content, "w", zipfile.ZIP_DEFLATED) as archive:
         for name, value in members.items():
-            # A member's date is the clock's unless given, and the bytes name a test: they are the same in every process.
+            # Dated by ZipInfo, not by the clock: the bytes name a test, which has one name in all processes.
             archive.writestr(zipfile.ZipInfo(name), value, zipfile.ZIP_DEFLATED)
     return content.getvalue()
 
