@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+ADAPTERS = {"smp": ["segmentation-models-pytorch>=0.6"], "mmengine": ["mmengine>=0.10.7"]}
 FOLDERS = ["backbones*", "heads*", "tools*"]
 
 setup(
@@ -51,7 +52,10 @@ setup(
         "tifffile>=2024.1",
     ],
     extras_require={
+        # Each for one module of backbones/adapters. detectron2 and mmdetection are not on the index as wheels.
+        **ADAPTERS,
         "dev": [
+            *(package for packages in ADAPTERS.values() for package in packages),
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",
