@@ -241,7 +241,8 @@ _CONVERSIONS: dict[Norm, Callable[[str, nn.Module], nn.Module]] = {
 
 def timm_names() -> list[str]:
     """Return the names of timm's networks, `timm/` included and without the tags of weights."""
-    return [f"timm/{name}" for name in _timm("*").list_models()]
+    # Without ours, which the adapter for timm enters there.
+    return [f"timm/{name}" for name in _timm("*").list_models(exclude_filters="vertebra_*")]
 
 
 @dataclass(frozen=True)
