@@ -13,7 +13,11 @@ ROOT = Path(__file__).resolve().parent.parent
 PAGES = sorted((ROOT / "docs").glob("*.md"))
 
 # What a page needs as a whole. A single block names what it needs after its language: ```python mmdet
-NEEDS = {"detectron2.md": "detectron2"}
+NEEDS = {
+    "detectron2.md": "detectron2",
+    "mmdetection.md": "mmengine",
+    "segmentation_models_pytorch.md": "segmentation_models_pytorch",
+}
 
 
 def blocks(page: Path) -> list[tuple[str, str]]:
