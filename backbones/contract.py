@@ -84,6 +84,12 @@ class Backbone(nn.Module, ABC):
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """Map (N, C, H, W) normalised images to {name: (N, channels, ceil(H / stride), ceil(W / stride))}."""
         features = self.forward_features(images)
+        for info in self.feature_info:
+            if features[info.name].shape[1] != info.channels:
+                raise InputError(
+                    f"forward_features of {type(self).__name__} gives {info.name} {features[info.name].shape[1]} "
+                    f"channels, and {info.channels} were declared; feature_info has only what is to be returned"
+                )
         return {info.name: features[info.name] for info in self.feature_info}
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:

@@ -203,3 +203,18 @@ def test_a_record_brings_preprocessing_and_eps(tmp_path: Path, monkeypatch: pyte
         assert network.preprocessing == vertebra.Preprocessing((0.5,), (0.5,))
         assert network.bn1.eps == 1e-3
         assert torch.equal(network.layer4[0].conv1.weight, state["layer4.0.conv1.weight"])
+
+
+def test_a_network_that_mixes_up_its_levels_is_told() -> None:
+    """feature_info holds the chosen features alone: to read the names of all from it pairs them with wrong maps."""
+
+    class MixedUp(Two):
+        def forward_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
+            maps = super().forward_features(images).values()
+            return {info.name: x for info, x in zip(self.feature_info, maps, strict=False)}
+
+    network = MixedUp()
+    assert [x.shape[1] for x in network(torch.zeros(1, 3, 8, 8)).values()] == [4, 8]
+    network.select_(["c2"])
+    with pytest.raises(vertebra.InputError, match="MixedUp gives c2 4 channels, and 8 were declared"):
+        network(torch.zeros(1, 3, 8, 8))

@@ -29,8 +29,8 @@ class Own(vertebra.Backbone):
 
     def forward_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         x, features = self.stem(images), {}
-        for info, level in zip(self.feature_info, self.levels, strict=False):
-            x = features[info.name] = level(x)
+        for name, level in zip(("c2", "c3", "c4", "c5"), self.levels, strict=True):
+            x = features[name] = level(x)
         return features
 
     def stages(self) -> tuple[tuple[nn.Module, ...], ...]:
