@@ -75,7 +75,7 @@ class Backbone(nn.Module, ABC):
         # (pattern, replacement) pairs that turn their names into its own, applied in order.
         self.droppable_keys: tuple[str, ...] = ()
         self.renames: tuple[tuple[str, str], ...] = ()
-        self._frozen: tuple[nn.Module, ...] = ()
+        self._frozen_stages = 0  # not the modules: others may be put in their places, as by convert_sync_batchnorm
 
     @abstractmethod
     def forward_features(self, images: Tensor) -> dict[str, Tensor]:
@@ -119,8 +119,8 @@ class Backbone(nn.Module, ABC):
         stages = self.stages()
         if not 0 <= count <= len(stages):
             raise InputError(f"frozen_stages={count}, but there are {len(stages)} stages to freeze, the stem included")
-        self._frozen = tuple(module for stage in stages[:count] for module in stage)
-        for module in self._frozen:
+        self._frozen_stages = count
+        for module in self._frozen():
             module.requires_grad_(False)
         self.train(self.training)
 
@@ -132,9 +132,13 @@ class Backbone(nn.Module, ABC):
 
     def train(self, mode: bool = True) -> Backbone:
         super().train(mode)
-        for module in self._frozen:
+        for module in self._frozen():
             module.eval()
         return self
+
+    def _frozen(self) -> Iterator[nn.Module]:
+        stages = self.stages()[: self._frozen_stages] if self._frozen_stages else ()
+        return (module for stage in stages for module in stage)
 
 
 @dataclass(frozen=True)

@@ -149,3 +149,12 @@ def test_gradients_reach_every_parameter() -> None:
         features = network(torch.randn(2, 3, 64, 64))
         sum(feature.square().mean() for feature in features.values()).backward()
         assert all(p.grad is not None and bool(p.grad.any()) for p in network.parameters()), name
+
+
+def test_stages_stay_frozen_where_their_norms_are_replaced() -> None:
+    network = vertebra.create_backbone(narrow("resnet18"), frozen_stages=2)
+    network = nn.SyncBatchNorm.convert_sync_batchnorm(network).train()
+    assert isinstance(network.bn1, nn.SyncBatchNorm)
+    assert not network.bn1.training
+    assert not network.layer1[0].bn1.training
+    assert network.layer2[0].bn1.training
