@@ -4,11 +4,12 @@ BIN := .venv/bin
 # How many processes run the tests; each takes 1 to 2 GB.
 WORKERS ?= 2
 
-.PHONY: help quickstart readme test test-slow test-gpu lint format clean
+.PHONY: help quickstart readme capabilities test test-slow test-gpu lint format clean
 
 help:
 	@echo "make quickstart   train a detector on generated images, evaluate it, write its report (about 9 minutes)"
 	@echo "make readme       measure the backbones again, write the README's table of them, draw the schedules in docs/"
+	@echo "make capabilities try each family in each pipeline that is installed, write docs/capabilities.md"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the tests that take minutes"
 	@echo "make test-gpu     run the tests that need a CUDA device"
@@ -28,6 +29,9 @@ quickstart: .venv/.installed
 readme: .venv/.installed
 	$(BIN)/python -m vertebra.tools.facts README.md
 	$(BIN)/vertebra schedules --output docs/schedules.png
+
+capabilities: .venv/.installed
+	VERTEBRA_WRITE_CAPABILITIES=1 $(BIN)/python -m pytest -q tests/backbones/adapters/test_capabilities.py
 
 # One thread each: two processes of two threads get in each other's way.
 test: .venv/.installed
