@@ -65,7 +65,7 @@ setup(
             "setuptools>=77",
             "torchmetrics>=1.6",
             "tidecv>=1.0.1",
-        ]
+        ],
     },
     script_name="setup.py",  # so that this file is left out of the package, however the build is started
     entry_points={"console_scripts": ["vertebra = vertebra.tools.cli:main"]},

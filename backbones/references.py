@@ -93,6 +93,10 @@ REFERENCES: dict[str, Reference] = {
     **_imagenet("arXiv:1611.05431, layers added up", {"resnext152_32x4d": 59_951_400}),
     **_imagenet("arXiv:1608.06993, layers added up", {"densenet264": 33_337_704}),
     **_imagenet("DeepLab's R103, layers added up", {"resnet103": 44_672_936}),
+    **_imagenet(
+        "arXiv:1512.03385, layers added up",
+        {"resnet50_caffe": 25_557_032, "resnet101_caffe": 44_549_160, "resnet152_caffe": 60_192_808},
+    ),
     "plain34": Reference(None, "arXiv:1512.03385, figure 3", multiply_adds=3.6),
     "resnet34_a": Reference(None, "arXiv:1512.03385, figure 3", multiply_adds=3.6),
     **_cifar(

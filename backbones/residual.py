@@ -19,6 +19,7 @@ from .blocks import (
     Join,
     basic,
     bottleneck,
+    bottleneck_v1,
     post_activation,
     pre_activation,
 )
@@ -124,6 +125,8 @@ IMAGENET = {
     **{f"resnet{depth}": row for depth, row in RESNET_DEPTHS.items()},
     "resnet34_a": replace(RESNET_DEPTHS[34], shortcut=zero_pad),
     "resnet34_c": replace(RESNET_DEPTHS[34], shortcut=project_everywhere),
+    # As the paper strides, and Caffe's weights with it: those of MSRA, on which detectron2's first models stand.
+    **{f"resnet{depth}_caffe": replace(RESNET_DEPTHS[depth], convs=bottleneck_v1) for depth in (50, 101, 152)},
     "resnet50c": replace(RESNET_DEPTHS[50], stem=deep_stem),
     "resnet101c": replace(RESNET_DEPTHS[101], stem=deep_stem),
     "resnet152c": replace(RESNET_DEPTHS[152], stem=deep_stem),

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from vertebra.tools.backbones_convert import convert
 from vertebra.tools.degradation import degradation
 from vertebra.tools.options import Imports
 
@@ -17,6 +18,7 @@ if TYPE_CHECKING:
 
 app = typer.Typer(help="What the registry of backbones holds, and the proof of it.", no_args_is_help=True)
 app.command()(degradation)
+app.command()(convert)
 
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
