@@ -60,6 +60,14 @@ def _adopt(module: nn.Module, spelling: Spelling, state: Mapping[str, Tensor]) -
     return {re.sub(r"(\.denselayer\d+\.(?:norm|conv))\.(\d)\.", r"\1\2.", key): value for key, value in state.items()}
 
 
+def _frozen_norms(content: Content, name: str) -> tuple[str, ...]:
+    """Return what the file of a detector with frozen norms, which count no batches, leaves open."""
+    keys = content.state.keys()
+    if "backbone.body.bn1.weight" not in keys or any(key.endswith("num_batches_tracked") for key in keys):
+        return ()
+    return ("its norms were frozen: in torchvision's published detectors (COCO_V1) with eps 0, which is --eps 0",)
+
+
 def _tensors_alone(state: Mapping[str, Tensor], preprocessing: Preprocessing) -> Mapping[str, Tensor]:
     return state
 
@@ -97,7 +105,7 @@ def _framework(library: str) -> Framework:
         suffixes=(".pth", ".pt", ".safetensors"),
         advice=_torchvision_advice if torchvision else _timm_advice,
         adopt=_adopt,
-        remarks=lambda content, name: (),
+        remarks=_frozen_norms if torchvision else lambda content, name: (),
     )
 
 

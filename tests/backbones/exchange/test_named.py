@@ -105,6 +105,11 @@ def test_the_backbone_of_a_detector_of_torchvision(tmp_path: Path) -> None:
     assert "left out: backbone (16), roi_heads (8), rpn (6), 53 num_batches_tracked" in done.lines()
     ours = vertebra.create_backbone("resnet50", weights=tmp_path / "ours.pth")
     assert torch.equal(ours.layer4[2].conv3.weight, detector.backbone.body.layer4[2].conv3.weight)
+    assert not any("frozen" in line for line in done.lines())
+    frozen = {key: value for key, value in detector.state_dict().items() if "num_batches_tracked" not in key}
+    torch.save(frozen, tmp_path / "frozen.pth")
+    done = convert(tmp_path / "frozen.pth", tmp_path / "zero.pth", "resnet50", eps=0)
+    assert any("norms were frozen" in line and "--eps 0" in line for line in done.lines())
 
 
 def test_eps_is_carried(tmp_path: Path, randomise_statistics: Randomise) -> None:
