@@ -15,7 +15,7 @@ from torch import Tensor
 
 from .contract import Preprocessing
 from .errors import InputError, unknown
-from .weights import read_state
+from .tensor_files import read_state
 
 HUB = "hf-hub:"
 TIMM = "timm/"

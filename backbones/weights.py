@@ -9,23 +9,23 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
 from torch import Tensor, nn
 
 from .contract import Backbone, Preprocessing
 from .errors import InputError
 from .norms import FrozenBatchNorm2d
+from .tensor_files import WEIGHT_SUFFIXES, read_state
 
 if TYPE_CHECKING:
     from .records import WeightsRecord
 
 Categories = tuple[tuple[int, str], ...]
 
-WEIGHT_SUFFIXES = (".pt", ".pth", ".safetensors")
-RUN_CHECKPOINT = "checkpoint.pt"
-
-# What the keys of the backbone begin with in checkpoints of whole models, ours and torchvision's.
-IN_MODELS = ("backbone.body.", "backbone.")
+# What the keys of the backbone begin with in checkpoints of whole models: ours and torchvision's; on our adapters also
+# those of detectron2, mmdetection, segmentation_models.pytorch and timm.
+IN_MODELS = ("backbone.body.", "backbone.", "backbone.bottom_up.body.", "encoder.body.", "body.")
+# Where the adapter for segmentation_models.pytorch keeps mean and deviation, (2, C).
+STATISTICS = "encoder._extra_state"
 
 _NORMS = (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)
 
@@ -155,24 +155,6 @@ def is_path(text: str) -> bool:
     return "/" in text or os.sep in text or Path(text).suffix in WEIGHT_SUFFIXES or Path(text).exists()
 
 
-def read_state(path: str | os.PathLike[str]) -> Any:
-    """Read a file of tensors and plain types; never runs code that the file brings."""
-    path = Path(path)
-    if path.is_dir():
-        path = path / RUN_CHECKPOINT
-    if not path.is_file():
-        raise InputError(f"no weights at {path}; give a file (.pt, .pth, .safetensors) or a run folder")
-    try:
-        if path.suffix == ".safetensors":
-            from safetensors.torch import load_file
-
-            return load_file(path)
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # torch and safetensors raise a dozen types for a damaged file
-        reason = (str(error).splitlines() or [type(error).__name__])[0].split(". ")[0]
-        raise InputError(f"{path} cannot be read as weights (tensors and plain types only): {reason[:200]}") from error
-
-
 def recorded_preprocessing(model: nn.Module) -> dict[str, list[float]]:
     """Return the preprocessing in plain lists, as a checkpoint keeps it beside the weights for `load_weights`."""
     _, trunk = _trunk(model)
@@ -205,6 +187,8 @@ def read_source(source: str | os.PathLike[str] | Mapping[str, Any]) -> Source:
             content = content[wrapper]
     if not isinstance(content, Mapping) or not all(isinstance(value, Tensor) for value in content.values()):
         raise InputError(f"{name} holds no state dict: a mapping from names to tensors is expected")
+    if STATISTICS in content and "preprocessing" not in facts:
+        facts["preprocessing"] = Preprocessing(*map(tuple, content[STATISTICS].tolist()))
     return Source(name, dict(content), **facts)
 
 

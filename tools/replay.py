@@ -46,7 +46,7 @@ def replay(
 def read_trouble(path: Path) -> dict[str, Any]:
     """Read a batch that was saved; another file is an InputError."""
     from vertebra.backbones import InputError
-    from vertebra.backbones.weights import read_state
+    from vertebra.backbones.tensor_files import read_state
 
     if not path.is_file():
         raise InputError(f"no file at {path}; give a batch that a run has saved, as RUN/trouble/step_00000012.pt")

@@ -10,7 +10,7 @@ from pathlib import Path
 from torch import nn
 
 from ..backbones import InputError, load_weights
-from ..backbones.weights import RUN_CHECKPOINT
+from ..backbones.tensor_files import RUN_CHECKPOINT
 from .build import build_model, import_modules
 from .config import read_config
 from .data.sets import Category

@@ -13,10 +13,9 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
-from torch.serialization import get_unsafe_globals_in_checkpoint, safe_globals
 
 from ..errors import InputError
-from ..weights import read_state
+from ..tensor_files import read_known
 
 # --- pickles of arrays ---------------------------------------------------------------------------------------------
 
@@ -108,35 +107,6 @@ def _plain(content: Any) -> Any:
     return content
 
 
-# --- files of torch ------------------------------------------------------------------------------------------------
-
-
-class _Unread:
-    """Stands for an object of a class that is not read: a trainer's history beside the weights, say."""
-
-    def __new__(cls, *_: object) -> _Unread:
-        return super().__new__(cls)
-
-    def __init__(self, *_: object) -> None:
-        pass
-
-    def __setstate__(self, state: object) -> None:
-        pass
-
-
-def _read_torch(path: Path) -> tuple[Any, list[str]]:
-    """Return what a file of torch holds, and the names of the classes in it whose objects were not read."""
-    try:
-        return read_state(path), []
-    except InputError as refused:
-        try:
-            names = get_unsafe_globals_in_checkpoint(path)
-            with safe_globals([(_Unread, name) for name in names]):
-                return torch.load(path, map_location="cpu", weights_only=True), names
-        except Exception:  # the first refusal says more: a stand-in cannot do what the object did
-            raise refused from None
-
-
 # --- what is in them -----------------------------------------------------------------------------------------------
 
 
@@ -154,9 +124,9 @@ def read(path: str | os.PathLike[str]) -> Content:
     """Read a file of weights: `.pkl`, `.pt`, `.pth` or `.safetensors`; never runs code that the file brings."""
     path = Path(path)
     if path.suffix == ".pkl" and path.is_file():
-        content, unread = _read_pickle(path), list[str]()
+        content, unread = _read_pickle(path), tuple[str, ...]()
     else:
-        content, unread = _read_torch(path)
+        content, unread = read_known(path)
     if not isinstance(content, Mapping):
         raise InputError(f"{path} holds no state dict: a mapping from names to tensors is expected")
     inner = next((content[key] for key in ("model", "state_dict", "blobs") if _is_state(content.get(key))), content)

@@ -1,6 +1,7 @@
 """Loading is strict: what is not loaded is named, or nothing is loaded."""
 
 import pickle
+from argparse import Namespace
 from dataclasses import replace
 from pathlib import Path
 
@@ -90,6 +91,14 @@ def test_files_that_are_no_weights(tmp_path: Path) -> None:
     torch.save({"answer": 42}, tmp_path / "answer.pt")
     with pytest.raises(vertebra.InputError, match="holds no state dict"):
         vertebra.load_weights(network, tmp_path / "answer.pt")
+
+
+def test_other_objects_beside_the_weights_are_inert(tmp_path: Path) -> None:
+    """As torchvision's scripts keep their arguments, and mmengine the history of its losses."""
+    network, other = vertebra.create_backbone("resnet18"), vertebra.create_backbone("resnet18")
+    torch.save({"model": network.state_dict(), "args": Namespace(lr=0.1), "more": Payload()}, tmp_path / "model_7.pth")
+    vertebra.load_weights(other, tmp_path / "model_7.pth")
+    assert torch.equal(other.conv1.weight, network.conv1.weight)
 
 
 def small_detector(num_classes: int = 3, norm: str = "batch") -> torch.nn.Module:

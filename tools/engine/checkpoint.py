@@ -18,7 +18,7 @@ from torch import Tensor
 
 from ... import __version__
 from ...backbones import InputError
-from ...backbones.weights import read_state
+from ...backbones.tensor_files import read_state
 
 KEYS = ("model", "preprocessing", "optimiser", "step", "categories", "config")
 

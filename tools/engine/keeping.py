@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from ...backbones import InputError
-from ...backbones.weights import RUN_CHECKPOINT
+from ...backbones.tensor_files import RUN_CHECKPOINT
 from .checkpoint import (
     OLDER,
     older_checkpoints,

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 import vertebra
 from vertebra.backbones.exchange import FRAMEWORKS, convert
 from vertebra.backbones.exchange.structure import OWN
+from vertebra.backbones.tensor_files import read_state
 from vertebra.backbones.weights import recorded_norm_eps
 
 Randomise = Callable[[nn.Module], nn.Module]
@@ -68,7 +69,7 @@ def test_torchvision_and_timm_both_ways(
 
     written = convert(tmp_path / "ours.pth", tmp_path / "back.safetensors", name, to=library)
     assert written.compared == {library: 0.0}
-    back = vertebra.backbones.weights.read_state(tmp_path / "back.safetensors")
+    back = read_state(tmp_path / "back.safetensors")
     heads = network.droppable_keys
     assert set(back) == {key for key in state if not key.startswith(heads) and not key.endswith("num_batches_tracked")}
     assert all(torch.equal(value, state[key]) for key, value in back.items())
