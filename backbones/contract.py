@@ -112,13 +112,15 @@ class Backbone(nn.Module, ABC):
     def freeze_(self, count: int) -> None:
         """Freeze the first `count` stages (1: the stem, 2: stem and first stage, ...): no gradient, norms in eval mode.
 
-        Survives `train()`.
+        Survives `train()`. Stages that an earlier call froze, and this one does not, learn again.
         """
-        if count == 0:
+        if count == self._frozen_stages == 0:  # a network without stages has nothing to freeze
             return
         stages = self.stages()
         if not 0 <= count <= len(stages):
             raise InputError(f"frozen_stages={count}, but there are {len(stages)} stages to freeze, the stem included")
+        for module in self._frozen():
+            module.requires_grad_(True)
         self._frozen_stages = count
         for module in self._frozen():
             module.requires_grad_(False)

@@ -158,3 +158,15 @@ def test_stages_stay_frozen_where_their_norms_are_replaced() -> None:
     assert not network.bn1.training
     assert not network.layer1[0].bn1.training
     assert network.layer2[0].bn1.training
+
+
+def test_fewer_frozen_stages_let_the_others_learn_again() -> None:
+    network = vertebra.create_backbone(narrow("resnet18"), frozen_stages=3).train()
+    network.freeze_(1)
+    assert not network.conv1.weight.requires_grad
+    assert not network.bn1.training
+    assert network.layer1[0].conv1.weight.requires_grad
+    assert network.layer1[0].bn1.training
+    network.freeze_(0)
+    assert all(parameter.requires_grad for parameter in network.parameters())
+    assert all(module.training for module in network.modules())
