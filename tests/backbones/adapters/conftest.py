@@ -25,7 +25,8 @@ class Own(vertebra.Backbone):
 
     @staticmethod
     def down(in_channels: int, out_channels: int, norm: Callable[[int], nn.Module]) -> nn.Module:
-        return nn.Sequential(nn.Conv2d(in_channels, out_channels, 3, 2, 1), norm(out_channels), nn.ReLU())
+        conv = nn.Conv2d(in_channels, out_channels, 3, 2, 1, bias=False)
+        return nn.Sequential(conv, norm(out_channels), nn.ReLU())
 
     def forward_features(self, images: torch.Tensor) -> dict[str, torch.Tensor]:
         x, features = self.stem(images), {}
@@ -57,6 +58,11 @@ FAMILIES = {
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "family" in metafunc.fixturenames:
         metafunc.parametrize("family", FAMILIES)
+
+
+@pytest.fixture(autouse=True)
+def _the_same_numbers() -> None:
+    torch.manual_seed(0)
 
 
 @pytest.fixture(autouse=True, scope="module")
