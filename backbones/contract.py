@@ -43,7 +43,8 @@ class Preprocessing:
 
     def of_bytes(self) -> Preprocessing:
         """Return the same for values in [0, 255], as detectron2 and mmdetection write it down."""
-        return Preprocessing(tuple(255 * x for x in self.mean), tuple(255 * x for x in self.std))
+        # Rounded to be read: 57.12, not 57.120000000000005.
+        return Preprocessing(tuple(round(255 * x, 9) for x in self.mean), tuple(round(255 * x, 9) for x in self.std))
 
     def normalise(self, image: Tensor) -> Tensor:
         """Return the normalised image; takes (..., C, H, W), float in [0, 1], uint8 or uint16."""
