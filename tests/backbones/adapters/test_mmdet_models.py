@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 import torch
+from PIL import Image
 from torch import Tensor, nn
 
 pytest.importorskip("mmcv.ops", reason="mmcv is not installed with its operators: see docs/mmdetection.md")
@@ -287,6 +288,60 @@ def test_fcn_learns_predicts_and_keeps_its_weights(family: str) -> None:
     bare.load_state_dict(model.backbone.body.state_dict())
     for given, expected in zip(model.backbone(images), bare(images).values(), strict=True):
         assert torch.equal(given, expected)
+
+
+def test_frozen_stages_do_not_move_in_mmsegmentations_runner(family: str, tmp_path: Path) -> None:
+    """On a folder of images and labels, by mmsegmentation's own data set, transforms and loop."""
+    for folder, size in (("images", (96, 96, 3)), ("labels", (96, 96))):
+        (tmp_path / folder).mkdir()
+        for i in range(4):
+            pixels = torch.randint(0, 256 if folder == "images" else 4, size, dtype=torch.uint8)
+            Image.fromarray(pixels.numpy()).save(tmp_path / folder / f"{i}.png")
+    config = segmenter_config(family, "fcn_r50-d8.py", stages=tuple(range(len(describe(family).feature_info))))
+    config.backbone.frozen_stages = 1
+    runner = Runner.from_cfg(
+        Config(
+            {
+                "model": config,
+                "default_scope": "mmseg",
+                "work_dir": str(tmp_path / "work"),
+                "train_dataloader": {
+                    "batch_size": 2,
+                    "num_workers": 0,
+                    "sampler": {"type": "InfiniteSampler"},
+                    "dataset": {
+                        "type": "BaseSegDataset",
+                        "data_root": str(tmp_path),
+                        "data_prefix": {"img_path": "images", "seg_map_path": "labels"},
+                        "img_suffix": ".png",
+                        "metainfo": {"classes": CLASSES},
+                        "pipeline": [
+                            {"type": "LoadImageFromFile"},
+                            {"type": "LoadAnnotations"},
+                            {"type": "RandomFlip", "prob": 0.5},
+                            {"type": "PackSegInputs"},
+                        ],
+                    },
+                },
+                "train_cfg": {"type": "IterBasedTrainLoop", "max_iters": 10},
+                "optim_wrapper": {"optimizer": {"type": "SGD", "lr": 0.01, "momentum": 0.9}},
+                "log_level": "ERROR",
+            }
+        )
+    )
+    body = runner.model.backbone.body
+    before = state_of(body)
+    runner.train()
+    names = {module: name for name, module in body.named_modules()}
+    frozen, *learning = (
+        {key for key in before if key.startswith(tuple(f"{names[module]}." for module in modules))}
+        for modules in (sum(body.stages()[:2], ()), *body.stages()[2:])
+    )
+    found = moved(before, body)
+    assert not found & frozen
+    for stage in filter(None, learning):  # the last pool of VGG has nothing to learn
+        assert any(key.endswith(".weight") for key in found & stage)
+        assert {key for key in stage if key.endswith("running_mean")} <= found
 
 
 @pytest.mark.parametrize("output_stride", [8, 16])
