@@ -6,23 +6,25 @@ import inspect
 import os
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from fnmatch import fnmatchcase
-from functools import cache, partial
-from importlib.metadata import EntryPoint, entry_points
+from functools import partial
+from importlib.metadata import EntryPoint
 from typing import Any, Protocol, TypedDict, TypeVar
 
 from torch import Tensor, nn
 
 from .contract import Backbone, FeatureInfo
+from .densenet import DENSENET
 from .errors import InputError, unknown
+from .highway import HIGHWAY
+from .names import TIMM, installed, matching
 from .norms import Norm, norm_layer
 from .records import WeightsRecord, find_record, public_records
+from .residual import RESIDUAL
 from .timm_networks import TimmNetwork, timm_names
+from .vgg import VGG_NETWORKS
 from .weights import LoadReport, is_path, load_record, load_weights
 
 OUTPUT_STRIDES = (8, 16, 32)
-ENTRY_POINTS = "vertebra.backbones"
-TIMM = "timm/"
 
 
 class Builder(Protocol):
@@ -107,15 +109,6 @@ def _owner(builder: Callable[..., Backbone]) -> str:
     return f"{called.__module__}.{called.__qualname__}"
 
 
-@cache
-def _installed() -> Mapping[str, tuple[EntryPoint, ...]]:
-    """Return the backbones that installed packages offer, by name; nothing of them is imported."""
-    offered: dict[str, tuple[EntryPoint, ...]] = {}
-    for point in entry_points(group=ENTRY_POINTS):
-        offered[point.name] = (*offered.get(point.name, ()), point)
-    return offered
-
-
 def _enter(point: EntryPoint) -> None:
     """Register what an installed package offers; a package may register the same builder by a call as well."""
     package = point.dist.name if point.dist else "an installed package"
@@ -132,7 +125,7 @@ def _enter(point: EntryPoint) -> None:
 
 def _entry(name: str) -> Entry:
     """Return what is registered under a name: by a call, by an installed package, or in timm."""
-    for point in _installed().get(name, ()):
+    for point in installed().get(name, ()):
         _enter(point)
     if name in _REGISTRY:
         return _REGISTRY[name]
@@ -146,19 +139,7 @@ def list_backbones(pattern: str = "*") -> list[str]:
 
     timm's networks are listed where the pattern asks for them: `timm/convnext*`.
     """
-    names = {*_REGISTRY, *_installed(), *(timm_names() if pattern.startswith(TIMM) else ())}
-    return sorted((name for name in names if fnmatchcase(name, pattern)), key=_natural)
-
-
-def _natural(name: str) -> list[tuple[int, str]]:
-    """Sort resnet18 before resnet101: runs of digits by value."""
-    runs: list[str] = []
-    for char in name:
-        if runs and runs[-1].isdigit() == char.isdigit():
-            runs[-1] += char
-        else:
-            runs.append(char)
-    return [(int(run), "") if run.isdigit() else (-1, run) for run in runs]
+    return matching({*_REGISTRY, *installed(), *(timm_names() if pattern.startswith(TIMM) else ())}, pattern)
 
 
 def row(name: str) -> Any:
@@ -269,3 +250,9 @@ def _check_contract(name: str, network: object) -> None:
         )
     if not network.feature_info:
         raise InputError(f"{type(network).__name__} declares no features; hand them to super().__init__")
+
+
+_TABLES: tuple[Mapping[str, Callable[..., Backbone]], ...] = (RESIDUAL, DENSENET, HIGHWAY, VGG_NETWORKS)
+for _table in _TABLES:
+    for _name, _row in _table.items():
+        register_backbone(_name, weights=partial(public_records, _name))(_row)

@@ -65,8 +65,49 @@ assert not heavy, heavy
     assert done.returncode == 0, done.stderr
 
 
+HEAVY = {"torch", "torchvision", "timm", "cv2", "albumentations", "matplotlib", "numpy", "pycocotools", "omegaconf"}
+
+
+def loaded_by(code: str) -> set[str]:
+    """Return which heavy libraries a fresh process has loaded at its end, which may be an error of the user's."""
+    tell = f"import atexit, sys\natexit.register(lambda: print('loaded', *({HEAVY} & sys.modules.keys())))"
+    code = f"{tell}\n{code}"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=ROOT.parent, check=False)
+    assert done.returncode in (0, 2), done.stderr
+    *_, line = done.stdout.splitlines()
+    assert line.startswith("loaded"), done.stdout
+    return set(line.split()[1:])
+
+
+def command(*arguments: str) -> str:
+    return f"sys.argv = {['vertebra', *arguments]}\nfrom vertebra.tools.cli import main\nmain()"
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "import vertebra.backbones\nfrom vertebra import InputError",
+        command("--help"),
+        command("train", "--help"),
+        command("evaluate", "--help"),
+        command("backbones", "list", "resnet*"),
+        command("backbones", "list", "no_such_name"),
+    ],
+    ids=["errors", "help", "train help", "evaluate help", "list", "list of none"],
+)
+def test_what_needs_no_torch_loads_none(code: str) -> None:
+    assert loaded_by(code) == set()
+
+
+def test_a_model_loads_torch_and_torchvision_alone() -> None:
+    loaded = loaded_by("import vertebra\nvertebra.create_backbone('resnet18')")
+    assert loaded - {"numpy"} == {"torch", "torchvision"}  # torch takes numpy along where it is installed
+
+
 def test_every_public_name_is_there() -> None:
-    done = python("import vertebra; [getattr(vertebra, name) for name in vertebra.__all__]")
+    done = python(
+        "import vertebra, vertebra.backbones as b; [getattr(m, name) for m in (vertebra, b) for name in m.__all__]"
+    )
     assert done.returncode == 0, done.stderr
 
 

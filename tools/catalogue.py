@@ -78,15 +78,17 @@ def list_(
     from rich.console import Console
     from rich.table import Table
 
-    from vertebra.backbones import InputError, list_backbones
-    from vertebra.tools.build import import_modules
-    from vertebra.tools.facts import facts, to_json
+    from vertebra.backbones import InputError
+    from vertebra.tools.facts import listed, to_json
 
-    import_modules(imports)
-    names = list_backbones(pattern)
-    if not names:
+    if imports:
+        from vertebra.tools.build import import_modules
+
+        import_modules(imports)
+    found = listed(pattern)
+    if not found:
         raise InputError(f"no backbone matches {pattern!r}; without a pattern all are listed")
-    rows = sorted((found for found in map(facts, names) if found.weights or not pretrained), key=_KEYS[sort])
+    rows = sorted((facts for facts in found if facts.weights or not pretrained), key=_KEYS[sort])
     if as_json or as_markdown:
         sys.stdout.write(to_json(rows) if as_json else markdown(rows))
         return
@@ -131,7 +133,8 @@ def show(
 
     from vertebra.backbones import weights_records
     from vertebra.tools.build import import_modules
-    from vertebra.tools.facts import facts, stage_facts
+    from vertebra.tools.counting import stage_facts
+    from vertebra.tools.facts import facts
 
     import_modules(imports)
     found, stages, records = facts(name), stage_facts(name), weights_records(name)

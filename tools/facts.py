@@ -1,4 +1,4 @@
-"""Facts of a backbone, measured: parameters, multiply-adds and features, stage by stage and in all."""
+"""Facts of backbones: parameters, multiply-adds and features; as recorded for our own names, counted for others."""
 
 from __future__ import annotations
 
@@ -10,17 +10,15 @@ from functools import cache
 from pathlib import Path
 from typing import Any
 
-import torch
-from torch import Tensor, nn
-from torch.utils.flop_counter import FlopCounterMode
+from ..backbones.names import TIMM, installed, matching
 
-from ..backbones import Backbone, create_backbone, list_backbones, weights_records
-from ..backbones.contract import Trunk
-from ..backbones.references import CLASSIFIERS, Reference, reference
-
-# Measuring all names takes a minute, so what the registry's own come to is kept; a test measures them again.
+# Counting all names takes a minute, and torch some seconds to load, so what the registry's own come to is kept; a test
+# counts them again.
 BEGIN, END = "<!-- models: written by `make readme` -->\n", "<!-- end of models -->\n"
 RECORDED = Path(__file__).with_name("facts.json")
+
+# Once it is loaded, more may have been registered.
+_REGISTRY = "vertebra.backbones.registry"
 
 
 @dataclass(frozen=True)
@@ -56,90 +54,6 @@ class StageFacts:
     multiply_adds: int
 
 
-def count_parameters(module: nn.Module) -> int:
-    """Return the number of trainable values."""
-    return sum(parameter.numel() for parameter in module.parameters())
-
-
-def measure(name: str) -> Facts:
-    """Build a backbone without memory or arithmetic, on the meta device, and count."""
-    published = reference(name)
-    network = meta_network(name)
-    parameters = count_parameters(network)
-    multiply_adds, _ = _counted(_bare(network), torch.empty(1, 3, published.size, published.size, device="meta"))
-    classifier = CLASSIFIERS[published.classifier](network.feature_info, published.classes)
-    records = weights_records(name)
-    return Facts(
-        name,
-        parameters,
-        parameters + classifier,
-        published.size,
-        multiply_adds + classifier - _biases(published),
-        tuple((info.name, info.channels, info.stride) for info in network.feature_info),
-        tuple(record.tag for record in records),
-        records[0].top1 if records else None,
-    )
-
-
-def meta_network(name: str) -> Backbone:
-    with torch.device("meta"):
-        return create_backbone(name).eval()
-
-
-def _bare(module: nn.Module) -> nn.Module:
-    """Take the norms out: they are no multiply-adds, and on the meta device most of the time."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            setattr(module, name, nn.Identity())
-        else:
-            _bare(child)
-    return module
-
-
-def _biases(published: Reference) -> int:
-    """A classifier's biases are parameters, but no multiply-adds."""
-    return published.classes + (2 * 4096 if published.classifier == "vgg" else 0)
-
-
-def _counted(module: nn.Module, x: Tensor) -> tuple[int, Any]:
-    """Return the multiply-adds of convolutions and matrix products, and what came out."""
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        out = module(x)
-    return counter.get_total_flops() // 2, out
-
-
-def stage_facts(name: str) -> tuple[StageFacts, ...]:
-    """Return the steps of one of our networks in order; of another backbone, its features alone."""
-    size = reference(name).size
-    network = meta_network(name)
-    x = torch.empty(1, 3, size, size, device="meta")
-    if not isinstance(network, Trunk):
-        _, features = _counted(network, x)
-        return tuple(
-            StageFacts(info.name, "", 0, *_shape(features[info.name]), info.name, 0, 0) for info in network.feature_info
-        )
-    rows = []
-    for step, module, feature in network.walk():
-        multiply_adds, x = _counted(module, x)
-        blocks = len(list(module.children()))
-        rows.append(
-            StageFacts(step, _kind(module), blocks, *_shape(x), feature, count_parameters(module), multiply_adds)
-        )
-    return tuple(rows)
-
-
-def _shape(x: Tensor) -> tuple[int, int, int]:
-    """Return channels, height and width."""
-    _, channels, height, width = x.shape
-    return channels, height, width
-
-
-def _kind(module: nn.Module) -> str:
-    """Return the type of a module, or of what a sequence of modules is made of."""
-    parts = list(module.children())
-    return type(parts[-1] if parts else module).__name__
-
-
 @cache
 def recorded() -> dict[str, Facts]:
     """Return the recorded facts of the registry's own names."""
@@ -152,8 +66,26 @@ def _from_json(row: dict[str, Any]) -> Facts:
 
 
 def facts(name: str) -> Facts:
-    """Return a backbone's facts: recorded ones for our own names, measured for others."""
-    return recorded().get(name) or measure(name)
+    """Return a backbone's facts: recorded ones for our own names, counted for others."""
+    if name in recorded():
+        return recorded()[name]
+    from .counting import measure
+
+    return measure(name)
+
+
+def listed(pattern: str) -> list[Facts]:
+    """Return the facts of the registered names that match a shell pattern, as `list_backbones` lists them.
+
+    Where those are recorded ones alone, neither torch nor the registry is loaded.
+    """
+    own = recorded()
+    names = matching({*own, *installed()}, pattern)
+    if _REGISTRY in sys.modules or pattern.startswith(TIMM) or not own or not own.keys() >= {*names}:
+        from ..backbones import list_backbones
+
+        names = list_backbones(pattern)
+    return [facts(name) for name in names]
 
 
 def to_json(rows: Sequence[Facts | StageFacts]) -> str:
@@ -162,8 +94,10 @@ def to_json(rows: Sequence[Facts | StageFacts]) -> str:
 
 
 def record(readme: Path) -> None:
-    """Measure the registry's own names again, and write the file and the README's table."""
+    """Count the registry's own names again, and write the file and the README's table."""
+    from ..backbones import list_backbones
     from .catalogue import markdown
+    from .counting import measure
 
     rows = [measure(name) for name in list_backbones()]
     RECORDED.write_text(to_json(rows))

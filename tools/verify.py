@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from ..backbones import load_weights
 from ..backbones.references import reference
-from .facts import Facts, count_parameters, measure, meta_network
+from .counting import count_parameters, measure, meta_network
+from .facts import Facts
 
 # In float64, relative to the largest value of the reference's feature.
 TOLERANCE = 1e-8

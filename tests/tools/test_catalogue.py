@@ -8,7 +8,8 @@ import torchvision
 
 import vertebra
 from vertebra.tools.catalogue import markdown
-from vertebra.tools.facts import BEGIN, END, facts, measure, recorded
+from vertebra.tools.counting import measure
+from vertebra.tools.facts import BEGIN, END, facts, recorded
 from vertebra.tools.verify import verify
 
 ROOT = Path(__file__).resolve().parents[2]
