@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from torch import Tensor, nn
 
 from .contract import Step
-from .norms import Norm
+from .norms import Norm, convolve
 from .placement import Placement
 
 
@@ -87,7 +87,7 @@ class PostActBlock(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         out = x
         for i in range(1, self.hops + 1):
-            out = getattr(self, f"bn{i}")(getattr(self, f"conv{i}")(out))
+            out = convolve(getattr(self, f"conv{i}"), getattr(self, f"bn{i}"), out)
             if i < self.hops:
                 out = self.dropout(self.relu(out))
         joined: Tensor = self.relu(self.drop_path(out) + self.downsample(x))
@@ -126,9 +126,11 @@ class PreActBlock(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         active = self.enter(x)
-        out = getattr(self, "conv1")(active)  # noqa: B009  # added by number
-        for i in range(2, self.hops + 1):
-            out = getattr(self, f"conv{i}")(self.dropout(self.relu(getattr(self, f"norm{i}")(out))))
+        out = active
+        for i in range(1, self.hops):
+            normed = convolve(getattr(self, f"conv{i}"), getattr(self, f"norm{i + 1}"), out)
+            out = self.dropout(self.relu(normed))
+        out = getattr(self, f"conv{self.hops}")(out)
         joined: Tensor = self.drop_path(out) + (self.downsample(active) if self.reshapes else x)
         return joined
 

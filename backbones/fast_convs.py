@@ -15,7 +15,8 @@ from torch.autograd.function import once_differentiable
 
 from . import winograd
 
-# Below these channels the passes over memory take longer than the products that they save.
+# Below these channels the passes over memory take longer than the products that they save; of the value alone, without
+# gradients, below twice as many.
 LEAST_CHANNELS = 64
 
 # Up to here a dilated convolution is taken apart into ordinary ones, as large as every n-th row and column; beyond it
@@ -57,33 +58,117 @@ def _kind(conv: nn.Conv2d) -> type[nn.Conv2d] | None:
     return TapsConv2d
 
 
-def by_products(x: Tensor) -> bool:
-    """Say whether a map goes through a fast convolution as matrix products: on a CPU, and in no short type."""
+def goes_by_products(x: Tensor) -> bool:
+    """Say whether a map goes through a fast convolution as matrix products: on a CPU, not short, not compiled."""
     exact = x.dtype in (torch.float32, torch.float64) and not torch.is_autocast_enabled(x.device.type)
-    return exact and x.device.type == "cpu"
+    return exact and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-class _Fast(nn.Conv2d):
-    """A convolution that computes otherwise where that is faster."""
+class FastConv2d(nn.Conv2d):
+    """A convolution that computes otherwise where that is faster; how, its classes say, on maps (N, H, W, C)."""
+
+    @property
+    def value_is_faster(self) -> bool:
+        """Whether there is something to gain without gradients, which gain more."""
+        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, K, H', W')."""
-        return self.compute(x.permute(0, 2, 3, 1)).permute(0, 3, 1, 2) if by_products(x) else super().forward(x)
+        faster = goes_by_products(x) and (torch.is_grad_enabled() or self.value_is_faster)
+        return self.by_products(x, None, self.bias) if faster else super().forward(x)
 
-    def compute(self, x: Tensor) -> Tensor:
-        """Map (N, H, W, C) to (N, H', W', K)."""
+    def by_products(self, x: Tensor, scale: Tensor | None, bias: Tensor | None) -> Tensor:
+        """Do as `forward` by matrix products, with another bias, and the weight times `scale` (K,)."""
+        pixels: Tensor = _Products.apply(x.permute(0, 2, 3, 1), self.weight, scale, bias, self)
+        return pixels.permute(0, 3, 1, 2)
+
+    def value(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        """Return the convolution (N, H', W', K) of x (N, H, W, C)."""
         raise NotImplementedError
+
+    def gradient_of_input(self, gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        """Return the gradient of x, of that shape, from that of the value."""
+        raise NotImplementedError
+
+    def gradient_of_weight(self, x: Tensor, gradient: Tensor) -> Tensor:
+        """Return the gradient (K, C, kernel, kernel) of the weight from that of the value."""
+        raise NotImplementedError
+
+
+class _Products(torch.autograd.Function):
+    """A fast convolution with its gradients. It keeps no scaled weight, which would be a copy of the network's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, weight: Tensor, scale: Tensor | None, bias: Tensor | None, conv: FastConv2d
+    ) -> Tensor:
+        ctx.save_for_backward(x, weight, scale)
+        ctx.conv = conv
+        return conv.value(x, _scaled(weight, scale), bias)
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, ...]:
+        x, weight, scale = ctx.saved_tensors
+        of_x = of_weight = of_bias = None
+        if ctx.needs_input_grad[0]:
+            of_x = ctx.conv.gradient_of_input(gradient, _scaled(weight, scale), x.shape)
+        if ctx.needs_input_grad[1]:
+            of_weight = _scaled(ctx.conv.gradient_of_weight(x, gradient), scale)
+        if ctx.needs_input_grad[3]:
+            of_bias = gradient.sum(dim=(0, 1, 2))
+        return of_x, of_weight, None, of_bias, None
+
+
+def _scaled(weight: Tensor, scale: Tensor | None) -> Tensor:
+    return weight if scale is None else weight * scale[:, None, None, None]
+
+
+# --- 1x1 -------------------------------------------------------------------------------------------------------------
+
+
+class PointwiseConv2d(FastConv2d):
+    """A 1x1 convolution as a linear layer of each place."""
+
+    value_is_faster = True
+
+    def value(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return nn.functional.linear(self._read(x), weight.flatten(1), bias)
+
+    def gradient_of_input(self, gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        found = gradient @ weight.flatten(1)
+        if self.stride == (1, 1):
+            return found
+        whole = gradient.new_zeros(shape)
+        self._read(whole).copy_(found)
+        return whole
+
+    def gradient_of_weight(self, x: Tensor, gradient: Tensor) -> Tensor:
+        return (gradient.flatten(0, 2).t() @ self._read(x).flatten(0, 2))[..., None, None]
+
+    def _read(self, x: Tensor) -> Tensor:
+        return x[:, :: self.stride[0], :: self.stride[1]]
 
 
 # --- Winograd --------------------------------------------------------------------------------------------------------
 
 
-class WinogradConv2d(_Fast):
+class WinogradConv2d(FastConv2d):
     """A 3x3 convolution of stride 1 by `winograd.convolve`; with a dilation, of each of its phases."""
 
-    def compute(self, x: Tensor) -> Tensor:
-        out: Tensor = _Winograd.apply(x, self.weight, self.bias, self.dilation[0])
-        return out
+    def value(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
+        return _in_phases(x, winograd.transform(weight), bias, self.dilation[0])
+
+    def gradient_of_input(self, gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        return _in_phases(gradient, winograd.transform_of_gradient(weight), None, self.dilation[0])
+
+    def gradient_of_weight(self, x: Tensor, gradient: Tensor) -> Tensor:
+        found: Tensor = winograd.weight_gradient(_phases(x, self.dilation[0]), _phases(gradient, self.dilation[0]))
+        return found
+
+    @property
+    def value_is_faster(self) -> bool:
+        return min(self.in_channels, self.out_channels) >= 2 * LEAST_CHANNELS
 
     def transformed(self) -> TransformedConv2d:
         """Return the same for inference alone, with the weight transformed once."""
@@ -103,27 +188,6 @@ class TransformedConv2d(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, K, H, W)."""
         return _in_phases(x.permute(0, 2, 3, 1), self.weight, self.bias, self.dilation).permute(0, 3, 1, 2)
-
-
-class _Winograd(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, weight: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.dilation = dilation
-        return _in_phases(x, winograd.transform(weight), bias, dilation)
-
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None]:
-        x, weight = ctx.saved_tensors
-        of_x = of_weight = of_bias = None
-        if ctx.needs_input_grad[0]:
-            of_x = _in_phases(gradient, winograd.transform_of_gradient(weight), None, ctx.dilation)
-        if ctx.needs_input_grad[1]:
-            of_weight = winograd.weight_gradient(_phases(x, ctx.dilation), _phases(gradient, ctx.dilation))
-        if ctx.needs_input_grad[2]:
-            of_bias = gradient.sum(dim=(0, 1, 2))
-        return of_x, of_weight, of_bias, None
 
 
 def _in_phases(x: Tensor, transformed: Tensor, bias: Tensor | None, dilation: int) -> Tensor:
@@ -149,83 +213,59 @@ def _whole(phases: Tensor, shape: torch.Size, dilation: int) -> Tensor:
     images, height, width, _ = shape
     _, rows, columns, channels = phases.shape
     parts = phases.view(images, dilation, dilation, rows, columns, channels).permute(0, 3, 1, 4, 2, 5)
-    return parts.reshape(images, rows * dilation, columns * dilation, channels)[:, :height, :width]
+    padded = parts.reshape(images, rows * dilation, columns * dilation, channels)
+    return padded if padded.shape[1:3] == (height, width) else padded[:, :height, :width].clone()
 
 
 # --- tap by tap ------------------------------------------------------------------------------------------------------
 
 
-class PointwiseConv2d(_Fast):
-    """A 1x1 convolution as a linear layer of each place."""
+class TapsConv2d(FastConv2d):
+    """A convolution as one matrix product for each tap of its kernel, over the places where that is not padding.
 
-    def compute(self, x: Tensor) -> Tensor:
-        return nn.functional.linear(x[:, :: self.stride[0], :: self.stride[1]], self.weight.flatten(1), self.bias)
+    For training: oneDNN's result is as fast, its gradients are not. They multiply the padding too, and in channels_last
+    take two to ten times longer without AVX-512.
+    """
 
+    value_is_faster = False
 
-class TapsConv2d(_Fast):
-    """A convolution as one matrix product for each tap of its kernel, over the places where that is not padding."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        # oneDNN's result is as fast, its gradients are not: they multiply the padding too, and in channels_last take
-        # two to ten times longer without AVX-512.
-        return super().forward(x) if torch.is_grad_enabled() else nn.Conv2d.forward(self, x)
-
-    def compute(self, x: Tensor) -> Tensor:
-        out: Tensor = _Taps.apply(x, self.weight, self.bias, self.stride, self.dilation)
-        return out
-
-
-class _Taps(torch.autograd.Function):
-    @staticmethod
-    def forward(
-        ctx: Any,
-        x: Tensor,
-        weight: Tensor,
-        bias: Tensor | None,
-        stride: tuple[int, int],
-        dilation: tuple[int, int],
-    ) -> Tensor:
-        ctx.save_for_backward(x, weight)
-        ctx.geometry = stride, dilation
+    def value(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         of_tap = weight.permute(2, 3, 0, 1).contiguous()  # (kernel, kernel, K, C)
         middle = weight.shape[2] // 2, weight.shape[3] // 2
-        out = nn.functional.linear(x[:, :: stride[0], :: stride[1]], of_tap[middle], bias)  # it has no padding
-        for tap, read, written in _taps(weight.shape[2:], x.shape[1:3], stride, dilation):
+        out = nn.functional.linear(x[:, :: self.stride[0], :: self.stride[1]], of_tap[middle], bias)  # all in the map
+        for tap, read, written in self._taps(x.shape):
             if tap != middle:
                 out[:, *written] += nn.functional.linear(x[:, *read], of_tap[tap])
         return out
 
-    @staticmethod
-    @once_differentiable
-    def backward(ctx: Any, gradient: Tensor) -> tuple[Tensor | None, Tensor | None, Tensor | None, None, None]:
-        x, weight = ctx.saved_tensors
-        of_x = x.new_zeros(x.shape) if ctx.needs_input_grad[0] else None
-        of_weight = torch.zeros_like(weight) if ctx.needs_input_grad[1] else None
-        for (i, j), read, written in _taps(weight.shape[2:], x.shape[1:3], *ctx.geometry):
-            of_out = gradient[:, *written].reshape(-1, len(weight))
-            if of_x is not None:
-                part = of_x[:, *read]
-                part += (of_out @ weight[:, :, i, j]).view_as(part)
-            if of_weight is not None:
-                of_weight[:, :, i, j] = of_out.t() @ x[:, *read].reshape(-1, x.shape[3])
-        of_bias = gradient.sum(dim=(0, 1, 2)) if ctx.needs_input_grad[2] else None
-        return of_x, of_weight, of_bias, None, None
+    def gradient_of_input(self, gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
+        of_tap = weight.permute(2, 3, 0, 1).contiguous()
+        found = gradient.new_zeros(shape)
+        for tap, read, written in self._taps(shape):
+            found[:, *read] += gradient[:, *written] @ of_tap[tap]
+        return found
+
+    def gradient_of_weight(self, x: Tensor, gradient: Tensor) -> Tensor:
+        of_tap = gradient.new_zeros(*self.kernel_size, gradient.shape[3], x.shape[3])
+        for tap, read, written in self._taps(x.shape):
+            of_tap[tap] = gradient[:, *written].flatten(0, 2).t() @ x[:, *read].flatten(0, 2)
+        return of_tap.permute(2, 3, 0, 1)
+
+    def _taps(self, shape: torch.Size) -> Iterator[tuple[tuple[int, int], Places, Places]]:
+        """Yield each tap that meets maps (N, H, W, C) anywhere: its index, and the places that it reads and writes."""
+        rows, columns = (
+            [_along(tap - kernel // 2, length, stride, dilation) for tap in range(kernel)]
+            for kernel, length, stride, dilation in zip(
+                self.kernel_size, shape[1:3], self.stride, self.dilation, strict=True
+            )
+        )
+        for i, row in enumerate(rows):
+            for j, column in enumerate(columns):
+                if row and column:
+                    yield (i, j), (row[0], column[0]), (row[1], column[1])
 
 
 Places = tuple[slice, slice]
-
-
-def _taps(
-    kernel: torch.Size, size: torch.Size, stride: tuple[int, int], dilation: tuple[int, int]
-) -> Iterator[tuple[tuple[int, int], Places, Places]]:
-    """Yield each tap that meets the map anywhere: its place in the kernel, and the places that it reads and writes."""
-    rows, columns = (
-        [_along(tap - kernel[i] // 2, size[i], stride[i], dilation[i]) for tap in range(kernel[i])] for i in (0, 1)
-    )
-    for i, row in enumerate(rows):
-        for j, column in enumerate(columns):
-            if row and column:
-                yield (i, j), (row[0], column[0]), (row[1], column[1])
 
 
 def _along(tap: int, length: int, stride: int, dilation: int) -> tuple[slice, slice] | None:

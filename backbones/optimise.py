@@ -62,10 +62,10 @@ def _has_fast_bfloat16() -> bool:
 
 
 def _transform_(model: nn.Module) -> None:
-    """Transform the weights of Winograd's convolutions, which will not change."""
+    """Transform the weights of Winograd's convolutions, which will not change, where that is faster."""
     for parent in list(model.modules()):
         for name, child in list(parent.named_children()):
-            if isinstance(child, WinogradConv2d):
+            if isinstance(child, WinogradConv2d) and child.value_is_faster:
                 setattr(parent, name, child.transformed())
 
 

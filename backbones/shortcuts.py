@@ -11,7 +11,7 @@ from typing import Protocol
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from .norms import Norm
+from .norms import Norm, NormedSequence
 from .placement import Placement, average_pool
 
 
@@ -56,7 +56,7 @@ def project(in_channels: int, out_channels: int, at: Placement, norm: Norm) -> n
 
 def project_everywhere(in_channels: int, out_channels: int, at: Placement, norm: Norm) -> nn.Module:
     """Option C: a 1x1 convolution and a norm around every block."""
-    return nn.Sequential(nn.Conv2d(in_channels, out_channels, 1, at.stride, bias=False), norm(out_channels))
+    return NormedSequence(nn.Conv2d(in_channels, out_channels, 1, at.stride, bias=False), norm(out_channels))
 
 
 def project_bare(in_channels: int, out_channels: int, at: Placement, norm: Norm) -> nn.Module:
@@ -71,7 +71,7 @@ def pool_then_project(in_channels: int, out_channels: int, at: Placement, norm: 
     if not _reshapes(in_channels, out_channels, at):
         return nn.Identity()
     pool = average_pool(at) if at.nominal > 1 else nn.Identity()
-    return nn.Sequential(pool, nn.Conv2d(in_channels, out_channels, 1, bias=False), norm(out_channels))
+    return NormedSequence(pool, nn.Conv2d(in_channels, out_channels, 1, bias=False), norm(out_channels))
 
 
 class Nothing(nn.Module):

@@ -5,14 +5,14 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from functools import partial
-from math import isqrt
+from math import ceil, sqrt
 from typing import Any, Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from .norms import Norm
+from .norms import Norm, NormedSequence
 
 # --- recomputing ---------------------------------------------------------------------------------------------------
 
@@ -21,6 +21,11 @@ class Recomputing(nn.Module):
     """A module that can recompute its activations in the backward pass rather than keep them; see `checkpoint_`."""
 
     recomputes = False
+
+
+def is_recomputing(module: nn.Module) -> bool:
+    """Say whether anything in a module recomputes its activations."""
+    return any(isinstance(part, Recomputing) and part.recomputes for part in module.modules())
 
 
 @contextmanager
@@ -93,7 +98,8 @@ class Stage(nn.Sequential, Recomputing):
     Blocks with a `BatchDrop` are skipped in training with its chance, for the whole batch: they cost nothing then. The
     draw is the same on all ranks of a distributed run (a block that only some ranks skip would leave the others waiting
     for its gradients); it needs `find_unused_parameters=True` there. Recomputing keeps the input of every k-th block, k
-    about the root of their number, which needs the least memory (arXiv:1604.06174, section 4.1).
+    of the order of the root of their number, which needs the least memory (arXiv:1604.06174, section 4.1); twice the
+    root, as what is kept of all stages is held at once, with what the heads keep, and what is computed again is not.
     """
 
     def __init__(self, blocks: Sequence[nn.Module]) -> None:
@@ -105,7 +111,7 @@ class Stage(nn.Sequential, Recomputing):
         steps = self._steps(x)
         if not self.recomputes:
             return _run(steps, x)
-        size = isqrt(len(steps))
+        size = 2 * ceil(sqrt(len(steps)))
         for start in range(0, len(steps), size):
             x = recompute(partial(_run, steps[start : start + size]), x, module=self)
         return x
@@ -132,4 +138,4 @@ def _run(steps: Sequence[Callable[[Tensor], Tensor]], x: Tensor) -> Tensor:
 
 def conv_norm_relu(conv: nn.Conv2d, norm: Norm | None) -> nn.Sequential:
     """Return convolution, norm (if there is one) and ReLU."""
-    return nn.Sequential(conv, *([norm(conv.out_channels)] if norm else []), nn.ReLU(inplace=True))
+    return NormedSequence(conv, *([norm(conv.out_channels)] if norm else []), nn.ReLU(inplace=True))

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from math import prod
 
 import torch
 from torch import Tensor
@@ -19,7 +20,7 @@ from torch import Tensor
 OUT, IN = 4, 6
 
 # Tiles that are worked on together: few enough that what they become stays in a processor's cache.
-AT_ONCE = 192
+AT_ONCE = 320
 
 
 def _twice(rows: list[list[float]]) -> Tensor:
@@ -68,26 +69,31 @@ def transform_of_gradient(weight: Tensor) -> Tensor:
 @torch.library.custom_op("vertebra::winograd", mutates_args=())
 def convolve(x: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
     """Return the convolution (N, H, W, K) of x (N, H, W, C) with a transformed weight (36, K, C)."""
-    images, height, width, channels = x.shape
     grid = _Grid(x)
-    count = transformed.shape[1]
+    channels, count = x.shape[3], transformed.shape[1]
     padded = grid.padded(x)
-    tiles = x.new_empty(images, grid.rows, OUT, grid.columns, OUT, count)
+    whole = x.new_empty(grid.images, grid.rows * OUT, grid.columns * OUT, count)
+    tiles = grid.in_tiles(whole)
     into, out_of = _INPUT.to(x), _OUTPUT.to(x)
     offset = x.new_zeros(count) if bias is None else bias
+    # The same memory for each block, which stays in the cache.
+    gathered, values = _Scratch(x), _Scratch(x)
     for block in grid.blocks():
-        values = (into @ block.inputs(padded)).view(IN * IN, block.tiles, channels)
-        products = torch.bmm(values, transformed.transpose(1, 2))
-        found = (out_of @ products.view(IN * IN, -1)).view(OUT, OUT, *block.shape, count)
-        torch.add(found.permute(2, 3, 0, 4, 1, 5), offset, out=block.outputs(tiles))
-    return tiles.view(images, grid.rows * OUT, grid.columns * OUT, count)[:, :height, :width]
+        seen = block.inputs(padded)
+        inputs = gathered(*seen.shape).copy_(seen).view(IN * IN, -1)
+        moved = torch.mm(into, inputs, out=values(*inputs.shape)).view(IN * IN, block.tiles, channels)
+        products = torch.bmm(moved, transformed.transpose(1, 2), out=gathered(IN * IN, block.tiles, count))
+        found = torch.mm(out_of, products.view(IN * IN, -1), out=values(OUT * OUT, block.tiles * count))
+        found = found.view(OUT, OUT, *block.shape, count).permute(2, 3, 0, 4, 1, 5)
+        torch.add(found, offset, out=block.outputs(tiles))
+    if whole.shape[1:3] == x.shape[1:3]:
+        return whole
+    return whole[:, : grid.height, : grid.width].clone()  # a view could not be changed in place by what follows
 
 
 @convolve.register_fake
 def _(x: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
-    grid = _Grid(x)
-    tiles = x.new_empty(grid.images, grid.rows * OUT, grid.columns * OUT, transformed.shape[1])
-    return tiles[:, : grid.height, : grid.width]
+    return x.new_empty(*x.shape[:3], transformed.shape[1])
 
 
 @torch.library.custom_op("vertebra::winograd_weight_gradient", mutates_args=())
@@ -101,10 +107,15 @@ def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
     padded, tiles = grid.padded(x), grid.tiled(gradient)
     into, back = _INPUT.to(x), _OUTPUT.t().to(x)
     total = x.new_zeros(IN * IN, channels, count)
+    gathered, values, wanted = _Scratch(x), _Scratch(x), _Scratch(x)
     for block in grid.blocks():
-        values = (into @ block.inputs(padded)).view(IN * IN, block.tiles, channels)
-        wanted = block.outputs(tiles).permute(2, 4, 0, 1, 3, 5).reshape(OUT * OUT, -1)
-        total.baddbmm_(values.transpose(1, 2), (back @ wanted).view(IN * IN, block.tiles, count))
+        seen = block.inputs(padded)
+        inputs = gathered(*seen.shape).copy_(seen).view(IN * IN, -1)
+        moved = torch.mm(into, inputs, out=values(*inputs.shape)).view(IN * IN, block.tiles, channels)
+        seen = block.outputs(tiles).permute(2, 4, 0, 1, 3, 5)
+        outputs = gathered(*seen.shape).copy_(seen).view(OUT * OUT, -1)
+        of_outputs = torch.mm(back, outputs, out=wanted(IN * IN, block.tiles * count))
+        total.baddbmm_(moved.transpose(1, 2), of_outputs.view(IN * IN, block.tiles, count))
     taps = _WEIGHT.t().to(x) @ total.view(IN * IN, -1)
     return taps.view(3, 3, channels, count).permute(3, 2, 0, 1)
 
@@ -112,6 +123,19 @@ def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
 @weight_gradient.register_fake
 def _(x: Tensor, gradient: Tensor) -> Tensor:
     return x.new_empty(3, 3, x.shape[3], gradient.shape[3]).permute(3, 2, 0, 1)
+
+
+class _Scratch:
+    """Memory for tensors of which one is used at a time; it grows with the largest."""
+
+    def __init__(self, like: Tensor) -> None:
+        self.flat = like.new_empty(0)
+
+    def __call__(self, *shape: int) -> Tensor:
+        size = prod(shape)
+        if size > len(self.flat):
+            self.flat = self.flat.new_empty(size)
+        return self.flat[:size].view(shape)
 
 
 class _Grid:
@@ -124,15 +148,21 @@ class _Grid:
     def padded(self, x: Tensor) -> Tensor:
         """Return the maps with the zeros around them that all input tiles need."""
         ring = IN - OUT
-        whole = x.new_zeros(self.images, self.rows * OUT + ring, self.columns * OUT + ring, x.shape[3])
+        whole = x.new_empty(self.images, self.rows * OUT + ring, self.columns * OUT + ring, x.shape[3])
         whole[:, 1 : 1 + self.height, 1 : 1 + self.width] = x
+        for beyond in (whole[:, :1], whole[:, 1 + self.height :], whole[:, :, :1], whole[:, :, 1 + self.width :]):
+            beyond.zero_()
         return whole
 
     def tiled(self, x: Tensor) -> Tensor:
-        """Return the maps as output tiles (N, rows, 4, columns, 4, C), with zeros past the border."""
+        """Return maps as output tiles (N, rows, 4, columns, 4, C), with zeros past the border."""
         whole = x.new_zeros(self.images, self.rows * OUT, self.columns * OUT, x.shape[3])
         whole[:, : self.height, : self.width] = x
-        return whole.view(self.images, self.rows, OUT, self.columns, OUT, x.shape[3])
+        return self.in_tiles(whole)
+
+    def in_tiles(self, whole: Tensor) -> Tensor:
+        """Return maps of whole tiles as a view (N, rows, 4, columns, 4, C)."""
+        return whole.view(self.images, self.rows, OUT, self.columns, OUT, -1)
 
     def blocks(self) -> Iterator[_Block]:
         """Yield all tiles, some rows of an image at a time, or some small images."""
@@ -160,13 +190,13 @@ class _Block:
         return images * rows * columns
 
     def inputs(self, padded: Tensor) -> Tensor:
-        """Return the overlapping input tiles, (36, tiles * C)."""
+        """Return the overlapping input tiles (6, 6, images, rows, columns, C), as a view."""
         first, rows, columns, channels = padded[self.images, self.rows.start * OUT :].stride()
         part = padded[self.images, self.rows.start * OUT :]
         images, count, _ = self.shape
         shape = (IN, IN, images, count, self.columns, padded.shape[3])
         strides = (rows, columns, first, OUT * rows, OUT * columns, channels)
-        return part.as_strided(shape, strides).reshape(IN * IN, -1)
+        return part.as_strided(shape, strides)
 
     def outputs(self, tiles: Tensor) -> Tensor:
         """Return the output tiles, of (N, rows, 4, columns, 4, C), as a view."""

@@ -12,8 +12,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from ..backbones.fast_convs import TapsConv2d, goes_by_products
 from ..backbones.norms import Norm
-from .atrous import AtrousConv2d, by_tap
 
 Features = Mapping[str, Tensor]
 # From input channels, output channels, rate and norm to a 3x3 convolution without bias.
@@ -23,7 +23,8 @@ Convolution = Callable[[int, int, int, Norm], nn.Module]
 def plain(in_channels: int, out_channels: int, rate: int, norm: Norm) -> nn.Module:
     """Return one 3x3 convolution."""
     if rate > 1:
-        return AtrousConv2d(in_channels, out_channels, rate)
+        # At rates of the order of the map most taps lie in the padding.
+        return TapsConv2d(in_channels, out_channels, 3, padding=rate, dilation=rate, bias=False)
     return nn.Conv2d(in_channels, out_channels, 3, padding=1, bias=False)
 
 
@@ -73,7 +74,7 @@ class ImagePooling(nn.Sequential):
     def forward(self, x: Tensor) -> Tensor:
         norm: Any = self[2]
         pooled = self[1](self[0](x))
-        if self.lacks_statistics(len(x)):
+        if self.lacks_statistics(x.shape[0]):
             pooled = F.batch_norm(
                 pooled, norm.running_mean, norm.running_var, norm.weight, norm.bias, training=False, eps=norm.eps
             )
@@ -107,14 +108,14 @@ class ASPP(nn.Module):
                 ImagePooling(in_channels, channels, norm),
             ]
         )
-        self.by_tap = any(isinstance(branch, AtrousConv2d) for branch in branches)
+        self.by_tap = any(isinstance(branch, TapsConv2d) for branch in branches)
         total = channels * len(self.convs)
         self.project = nn.Sequential(*_activated(_pointwise(total, channels), channels, norm), nn.Dropout(dropout))
 
     def forward(self, x: Tensor) -> Tensor:
         point, *atrous, pooling = self.convs
         # The layout that all of them need, made once.
-        spread = x.contiguous(memory_format=torch.channels_last) if self.by_tap and by_tap(x) else x
+        spread = x.contiguous(memory_format=torch.channels_last) if self.by_tap and goes_by_products(x) else x
         branches = [point(x), *(branch(spread) for branch in atrous), pooling(x)]
         projected: Tensor = self.project(torch.cat(branches, dim=1))  # from (N, channels * branches, H, W)
         return projected

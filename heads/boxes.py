@@ -46,7 +46,7 @@ def decode(deltas: Tensor, boxes: Tensor, weights: Weights) -> Tensor:
 def clip(boxes: Tensor, sizes: Tensor) -> Tensor:
     """Clip boxes (N, ..., 4) to images of `sizes` (N, 2), height before width."""
     limits = sizes.flip(-1).repeat(1, 2).to(boxes.dtype)  # (N, 4): width, height, width, height
-    limits = limits.reshape(len(limits), *[1] * (boxes.ndim - 2), 4)
+    limits = limits.reshape(limits.shape[0], *[1] * (boxes.ndim - 2), 4)
     return torch.minimum(boxes.clamp(min=0), limits)
 
 

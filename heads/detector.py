@@ -9,10 +9,12 @@ import torch
 from torch import Tensor, nn
 
 from ..backbones import Backbone, InputError
+from ..backbones.stage import is_recomputing
 from .boxed_masks import masks_of
 from .images import Batch, make_batch
 from .masks import paste, to_rle
 from .matching import pad_truth
+from .pooling import Cells
 from .roi_heads import RoIHeads
 from .rpn import RegionProposalNetwork
 
@@ -48,6 +50,7 @@ class Detector(nn.Module):
         self.backbone = backbone
         self.rpn = rpn
         self.roi_heads = roi_heads
+        self.roi_heads.recomputes = is_recomputing(backbone)
         self.num_classes = num_classes
         self.train_size = train_size
         self.test_size = test_size
@@ -69,12 +72,14 @@ class Detector(nn.Module):
         batch = self._batch(images)
         scaled = [self._to_batch(target, batch, i) for i, target in enumerate(targets)]
         truth = pad_truth(scaled)
-        levels, objectness, deltas = self.trunk(batch.images)
+        levels = list(self.backbone(batch.images).values())
+        objectness, deltas = self.rpn.predict(levels)
         anchors = self.rpn.anchors_of(levels, batch.images)
         sizes = self._sizes(batch)
         proposals = self.rpn.propose(objectness, deltas, anchors, sizes, self.rpn.selection_in_training)
-        found = self.roi_heads.losses(levels, proposals, truth, scaled)
-        return {**found, **self.rpn.losses(objectness, deltas, anchors, truth)}
+        cells = Cells.of(levels)
+        found = self.roi_heads.losses(cells, proposals, truth, scaled)
+        return {**found, **self.rpn.losses(cells, objectness, deltas, anchors, truth)}
 
     def detect(self, images: Sequence[Tensor]) -> list[dict[str, Any]]:
         """Return `boxes`, `labels` and `scores` for each image, best first, in pixels of that image."""
@@ -83,7 +88,7 @@ class Detector(nn.Module):
         anchors = self.rpn.anchors_of(levels, batch.images)
         sizes = self._sizes(batch)
         proposals = self.rpn.propose(objectness, deltas, anchors, sizes, self.rpn.selection_in_detection)
-        found = self.roi_heads.detect(levels, proposals, sizes)
+        found = self.roi_heads.detect(Cells.of(levels), proposals, sizes)
         return [{**one, "boxes": batch.to_given(one["boxes"], i)} for i, one in enumerate(found)]
 
     def trunk(self, images: Tensor) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:

@@ -15,6 +15,36 @@ POINTS = 2
 
 
 @dataclass(frozen=True)
+class Cells:
+    """The cells of all levels of a batch of N images as rows of one table, made once for all that is taken from it.
+
+    table: (cells of all, C), level after level, in each by image, row and column. shapes: (H, W) of each level.
+    """
+
+    table: Tensor
+    shapes: tuple[tuple[int, int], ...]
+    images: int
+
+    @classmethod
+    def of(cls, levels: Sequence[Tensor]) -> Cells:
+        """Return the cells of levels (N, C, H, W)."""
+        images, channels = levels[0].shape[:2]
+        table = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, channels) for x in levels])
+        return cls(table, tuple((x.shape[-2], x.shape[-1]) for x in levels), images)
+
+    def first(self, level: Tensor, image: Tensor) -> Tensor:
+        """Return the rows of the table at which images begin in levels; both are numbers of the same shape."""
+        count = torch.tensor([height * width for height, width in self.shapes])
+        count = count.to(level.device, non_blocking=True)
+        return ((count.cumsum(0) - count) * self.images)[level] + image * count[level]
+
+    def sides(self, level: Tensor) -> tuple[Tensor, Tensor]:
+        """Return the heights and widths of levels."""
+        height, width = torch.tensor(self.shapes).to(level.device, non_blocking=True)[level].unbind(-1)
+        return height, width
+
+
+@dataclass(frozen=True)
 class RoIAlign:
     """Pools boxes (N, P, 4), in pixels, to (N x P, C, size, size) from the levels that suit their areas.
 
@@ -31,30 +61,25 @@ class RoIAlign:
     size: int
     canonical_size: float = 224
 
-    def __call__(self, levels: Sequence[Tensor], boxes: Tensor) -> Tensor:
+    def __call__(self, cells: Cells, boxes: Tensor) -> Tensor:
         images, count = boxes.shape[:2]
-        channels = levels[0].shape[1]
         level = self._levels(boxes)  # (N, P)
-        shapes = torch.tensor([x.shape[-2:] for x in levels]).to(boxes.device, non_blocking=True)  # (L, 2)
-        cells = shapes.prod(dim=1)
-        first = (cells.cumsum(0) - cells) * images  # the row of the table at which a level begins
-        height, width = shapes[level].unbind(-1)
+        height, width = cells.sides(level)
         strides = torch.tensor(self.strides, dtype=boxes.dtype).to(boxes.device, non_blocking=True)
         x1, y1, x2, y2 = (boxes / strides[level][..., None]).unbind(-1)
         rows, row_weights = self._along(y1, y2, height)  # (N, P, size, 4)
         columns, column_weights = self._along(x1, x2, width)
         image = torch.arange(images, device=boxes.device)[:, None]
-        origin = (first[level] + image * cells[level])[..., None, None]
+        origin = cells.first(level, image)[..., None, None]
         index = (origin + rows * width[..., None, None])[:, :, :, None, :, None] + columns[:, :, None, :, None, :]
         weights = row_weights[:, :, :, None, :, None] * column_weights[:, :, None, :, None, :]
-        table = torch.cat([x.permute(0, 2, 3, 1).reshape(-1, channels) for x in levels])  # (cells of all, C)
         pooled = F.embedding_bag(
             index.reshape(-1, (2 * POINTS) ** 2),
-            table,
-            per_sample_weights=weights.reshape(-1, (2 * POINTS) ** 2).to(table.dtype),
+            cells.table,
+            per_sample_weights=weights.reshape(-1, (2 * POINTS) ** 2).to(cells.table.dtype),
             mode="sum",
         )
-        return pooled.view(images * count, self.size, self.size, channels).permute(0, 3, 1, 2)
+        return pooled.view(images * count, self.size, self.size, cells.table.shape[1]).permute(0, 3, 1, 2)
 
     def _levels(self, boxes: Tensor) -> Tensor:
         sides = ((boxes[..., 2] - boxes[..., 0]) * (boxes[..., 3] - boxes[..., 1])).sqrt()

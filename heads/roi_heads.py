@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -12,10 +12,11 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ..backbones.norms import Norm
+from ..backbones.stage import Recomputing, recompute
 from .boxes import are_larger, clip, decode, survivors, wide
 from .matching import Truth, match, sample, slots, take
 from .normalisers import shared
-from .pooling import RoIAlign
+from .pooling import Cells, RoIAlign
 from .random_keys import PLACES, random_keys
 from .rpn import Proposals, box_loss
 
@@ -137,8 +138,11 @@ def choose(proposals: Proposals, truth: Truth, settings: BoxSettings) -> Learned
     return Learned(take(boxes, index), labels, objects, chosen.filled[:, :used])
 
 
-class RoIHeads(nn.Module):
-    """The head that classifies and refines proposals."""
+class RoIHeads(Recomputing):
+    """The head that classifies and refines proposals.
+
+    Recomputing keeps nothing of what is pooled, nor of what becomes of it.
+    """
 
     def __init__(self, pool: RoIAlign, box_head: nn.Module, box_predictor: BoxPredictor, settings: BoxSettings) -> None:
         super().__init__()
@@ -147,20 +151,29 @@ class RoIHeads(nn.Module):
         self.box_predictor = box_predictor
         self.settings = settings
 
-    def _predict(self, levels: Sequence[Tensor], boxes: Tensor) -> tuple[Tensor, Tensor]:
+    def _predict(self, cells: Cells, boxes: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits (N, P, K) and deltas (N, P, K, 4) of boxes (N, P, 4)."""
-        logits, deltas = self.box_predictor(self.box_head(self.pool(levels, boxes)))
+        logits, deltas = self.box_predictor(self._pooled(self.pool, self.box_head, cells, boxes))
         shape = boxes.shape[:2]
         return wide(logits).view(*shape, logits.shape[-1]), wide(deltas).view(*shape, *deltas.shape[1:])
 
+    def _pooled(self, pool: RoIAlign, head: nn.Module, cells: Cells, boxes: Tensor) -> Tensor:
+        """Return what a head makes of what is pooled from boxes (N, P, 4)."""
+
+        def run(table: Tensor) -> Tensor:
+            found: Tensor = head(pool(replace(cells, table=table), boxes))
+            return found
+
+        return recompute(run, cells.table, module=head) if self.recomputes else run(cells.table)
+
     def losses(
-        self, levels: Sequence[Tensor], proposals: Proposals, truth: Truth, targets: Sequence[Mapping[str, Any]]
+        self, cells: Cells, proposals: Proposals, truth: Truth, targets: Sequence[Mapping[str, Any]]
     ) -> dict[str, Tensor]:
         """Return `loss_classifier` and `loss_box_reg`. targets: what `truth` does not hold of the objects."""
-        return self._box_losses(levels, choose(proposals, truth, self.settings), truth)
+        return self._box_losses(cells, choose(proposals, truth, self.settings), truth)
 
-    def _box_losses(self, levels: Sequence[Tensor], learned: Learned, truth: Truth) -> dict[str, Tensor]:
-        logits, deltas = self._predict(levels, learned.boxes)
+    def _box_losses(self, cells: Cells, learned: Learned, truth: Truth) -> dict[str, Tensor]:
+        logits, deltas = self._predict(cells, learned.boxes)
         count = shared(learned.filled.sum())
         entropy = F.cross_entropy(logits.flatten(0, 1), learned.labels.flatten(), reduction="none")
         of_label = deltas.gather(2, learned.labels[..., None, None].expand(-1, -1, 1, 4)).squeeze(2)
@@ -170,9 +183,9 @@ class RoIHeads(nn.Module):
             "loss_box_reg": box_loss(of_label, wanted, learned.boxes, learned.labels > 0, WEIGHTS) / count,
         }
 
-    def detect(self, levels: Sequence[Tensor], proposals: Proposals, sizes: Tensor) -> list[dict[str, Tensor]]:
+    def detect(self, cells: Cells, proposals: Proposals, sizes: Tensor) -> list[dict[str, Tensor]]:
         """Return for each image of `sizes` (N, 2) its `boxes` (D, 4), `labels` and `scores`, best first."""
-        logits, deltas = self._predict(levels, proposals.boxes)
+        logits, deltas = self._predict(cells, proposals.boxes)
         scores = logits.softmax(dim=-1)[..., 1:]  # the background is no detection
         likely = (scores > self.settings.score_threshold) & proposals.present[..., None]
         image, place, kind = likely.nonzero(as_tuple=True)
@@ -205,27 +218,28 @@ class MaskRoIHeads(RoIHeads):
         self.mask_head = mask_head
         self.mask_predictor = mask_predictor
 
-    def _mask_logits(self, levels: Sequence[Tensor], boxes: Tensor, labels: Tensor) -> Tensor:
+    def _mask_logits(self, cells: Cells, boxes: Tensor, labels: Tensor) -> Tensor:
         """Return the logits (N, P, M, M) of the masks of boxes (N, P, 4), each for the class in `labels` (N, P)."""
-        logits = self.mask_predictor(self.mask_head(self.mask_pool(levels, boxes)))
+        head = nn.Sequential(self.mask_head, self.mask_predictor)
+        logits = self._pooled(self.mask_pool, head, cells, boxes)
         of_label = logits[torch.arange(len(logits), device=logits.device), labels.flatten()]
         return wide(of_label).view(*labels.shape, *logits.shape[-2:])
 
     def losses(
-        self, levels: Sequence[Tensor], proposals: Proposals, truth: Truth, targets: Sequence[Mapping[str, Any]]
+        self, cells: Cells, proposals: Proposals, truth: Truth, targets: Sequence[Mapping[str, Any]]
     ) -> dict[str, Tensor]:
         """Return `loss_classifier`, `loss_box_reg` and `loss_mask`.
 
         targets: the `masks` of each image, at its size in the batch, as values of `boxed_masks.Masks`.
         """
         learned = choose(proposals, truth, self.settings)
-        return {**self._box_losses(levels, learned, truth), "loss_mask": self._mask_loss(levels, learned, targets)}
+        return {**self._box_losses(cells, learned, truth), "loss_mask": self._mask_loss(cells, learned, targets)}
 
-    def _mask_loss(self, levels: Sequence[Tensor], learned: Learned, targets: Sequence[Mapping[str, Any]]) -> Tensor:
+    def _mask_loss(self, cells: Cells, learned: Learned, targets: Sequence[Mapping[str, Any]]) -> Tensor:
         most = max(1, int(self.settings.samples * self.settings.positive_fraction))
         used = slots(learned.labels[:, :most] > 0)  # positives come first
         boxes, labels, objects = learned.boxes[:, :used], learned.labels[:, :used], learned.objects[:, :used]
-        logits = self._mask_logits(levels, boxes, labels)
+        logits = self._mask_logits(cells, boxes, labels)
         # One image at a time, so that no more than its own masks are ever held as float32.
         parts = zip(targets, boxes, objects, strict=True)
         wanted = torch.stack([target["masks"].crop(b, o, logits.shape[-1]) for target, b, o in parts])
@@ -233,11 +247,11 @@ class MaskRoIHeads(RoIHeads):
         positive = labels > 0
         return torch.where(positive, bce, 0.0).sum() / shared(positive.sum())
 
-    def detect(self, levels: Sequence[Tensor], proposals: Proposals, sizes: Tensor) -> list[dict[str, Tensor]]:
+    def detect(self, cells: Cells, proposals: Proposals, sizes: Tensor) -> list[dict[str, Tensor]]:
         """Return `boxes`, `labels` and `scores` of each image, and `masks` (D, M, M) of probabilities in the boxes."""
-        found = super().detect(levels, proposals, sizes)
+        found = super().detect(cells, proposals, sizes)
         boxes, labels = (
             nn.utils.rnn.pad_sequence([one[key] for one in found], batch_first=True) for key in ("boxes", "labels")
         )
-        masks = self._mask_logits(levels, boxes, labels).sigmoid()
+        masks = self._mask_logits(cells, boxes, labels).sigmoid()
         return [{**one, "masks": of_image[: len(one["labels"])]} for one, of_image in zip(found, masks, strict=True)]

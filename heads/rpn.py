@@ -13,6 +13,7 @@ from .anchors import Anchors
 from .boxes import are_larger, clip, decode, encode, survivors, wide
 from .matching import Truth, match, sample, slots, take
 from .normalisers import shared
+from .pooling import Cells
 from .random_keys import random_keys
 
 # Boxes are predicted in units of the anchor's own size.
@@ -45,8 +46,76 @@ class RPNHead(nn.Module):
         """Return for each level (N, C, H, W) the objectness (N, H x W x A) and the deltas (N, H x W x A, 4)."""
         hidden = [self.conv(x) for x in levels]
         objectness = [self.cls_logits(x).permute(0, 2, 3, 1).flatten(1) for x in hidden]
-        deltas = [self.bbox_pred(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4) for x in hidden]
+        deltas = [self.bbox_pred(x).permute(0, 2, 3, 1).reshape(x.shape[0], -1, 4) for x in hidden]
         return objectness, deltas
+
+    def at(self, cells: Cells, places: Places) -> tuple[Tensor, Tensor]:
+        """Return the objectness (M,) and the deltas (M, 4) of some anchors alone, as `forward` has them.
+
+        A loss over a few hundred anchors of a hundred thousand has a gradient in these alone. So what lies around each
+        goes through the convolutions by itself, and backward there is nothing to do for all other cells.
+        """
+        x, inside = self._around(cells, places)  # (M, S, S, C), (M, S, S, 1)
+        for conv in self._convolutions():
+            windows = x.unfold(1, 3, 1).unfold(2, 3, 1).flatten(3)  # (M, S - 2, S - 2, C * 9)
+            inside = inside[:, 1:-1, 1:-1]
+            x = F.linear(windows, conv.weight.flatten(1), conv.bias).relu()
+            x = x * inside  # padding is zeros for each of the convolutions
+        x = x.flatten(1)
+        objectness = F.linear(x, self.cls_logits.weight.flatten(1), self.cls_logits.bias)  # (M, A)
+        deltas = F.linear(x, self.bbox_pred.weight.flatten(1), self.bbox_pred.bias)  # (M, A * 4)
+        own = torch.arange(len(x), device=x.device), places.anchor
+        return objectness[own], deltas.view(len(x), -1, 4)[own]
+
+    def apart_is_less(self, levels: Sequence[Tensor], count: int) -> bool:
+        """Say whether `at` for `count` anchors is less work than to bring gradients back through all cells.
+
+        In products of channels: an anchor's own cell takes one in the last convolution, 9 in the one before, and so on,
+        and as many twice again backward. All cells take two for each convolution, as forward is done in any case.
+        """
+        convs = len(self._convolutions())
+        once = sum((2 * i + 1) ** 2 for i in range(convs))
+        return 3 * once * count < 2 * convs * sum(x[:, 0].numel() for x in levels)
+
+    def _convolutions(self) -> list[nn.Conv2d]:
+        return [layer for layer in self.conv.modules() if isinstance(layer, nn.Conv2d)]
+
+    def _around(self, cells: Cells, places: Places) -> tuple[Tensor, Tensor]:
+        """Return the cells that the convolutions look at, with zeros beyond the border, and which are inside of it."""
+        reach = len(self._convolutions())
+        offsets = torch.arange(-reach, reach + 1, device=places.level.device)
+        height, width = (side[:, None] for side in cells.sides(places.level))
+        rows, columns = places.row[:, None] + offsets, places.column[:, None] + offsets  # (M, S)
+        inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None]
+        rows, columns = torch.minimum(rows.clamp(min=0), height - 1), torch.minimum(columns.clamp(min=0), width - 1)
+        first = cells.first(places.level, places.image)[:, None, None]
+        found = F.embedding(first + (rows * width)[:, :, None] + columns[:, None], cells.table)
+        weights = inside[..., None].to(found.dtype)
+        return found * weights, weights
+
+
+@dataclass(frozen=True)
+class Places:
+    """Where anchors are (M,): of which image and level, in which cell of it, and which of those that the cell has."""
+
+    image: Tensor
+    level: Tensor
+    row: Tensor
+    column: Tensor
+    anchor: Tensor
+
+    @classmethod
+    def of(cls, index: Tensor, cells: Cells, per_cell: int) -> Places:
+        """Return where the anchors are that have these numbers (N, K) among all anchors of each image."""
+        counts = torch.tensor([height * width * per_cell for height, width in cells.shapes])
+        ends = counts.cumsum(0)
+        ends, starts = (x.to(index.device, non_blocking=True) for x in (ends, ends - counts))
+        image = torch.arange(len(index), device=index.device)[:, None].expand_as(index).flatten()
+        index = index.flatten()
+        level = torch.bucketize(index, ends, right=True)
+        _, width = cells.sides(level)
+        cell, anchor = (index - starts[level]) // per_cell, (index - starts[level]) % per_cell
+        return cls(image, level, cell // width, cell % width, anchor)
 
 
 @dataclass(frozen=True)
@@ -96,6 +165,18 @@ class RegionProposalNetwork(nn.Module):
         found: Tensor = self.anchors(shapes, (images.shape[-2], images.shape[-1]))
         return found
 
+    def predict(self, levels: Sequence[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return what the head does, for `propose` and `losses`.
+
+        Without a gradient where `losses` are to compute the few anchors that they are of again.
+        """
+        with torch.set_grad_enabled(torch.is_grad_enabled() and not self._apart(levels)):
+            predicted: tuple[list[Tensor], list[Tensor]] = self.head(levels)
+        return predicted
+
+    def _apart(self, levels: Sequence[Tensor]) -> bool:
+        return self.head.apart_is_less(levels, len(levels[0]) * self.samples)
+
     @torch.no_grad()
     def propose(
         self,
@@ -133,16 +214,28 @@ class RegionProposalNetwork(nn.Module):
         return torch.cat(scores, dim=1), torch.cat(boxes, dim=1), torch.cat(level)
 
     def losses(
-        self, objectness: Sequence[Tensor], deltas: Sequence[Tensor], anchors: Tensor, truth: Truth
+        self,
+        cells: Cells,
+        objectness: Sequence[Tensor],
+        deltas: Sequence[Tensor],
+        anchors: Tensor,
+        truth: Truth,
     ) -> dict[str, Tensor]:
-        """Return `loss_objectness` and `loss_rpn_box_reg`, over a random sample of the anchors of each image."""
+        """Return `loss_objectness` and `loss_rpn_box_reg`, over a random sample of the anchors of each image.
+
+        cells: of the levels. objectness and deltas: what `predict` has found for these.
+        """
         matches = match(truth, anchors[None])
         low, high = self.thresholds
         positive = (matches.overlaps >= high) | matches.is_best
         keys = random_keys(truth.seeds, torch.arange(len(anchors), device=anchors.device), PURPOSE)
         chosen = sample(positive, ~positive & (matches.overlaps < low), self.samples, self.positive_fraction, keys)
-        logits = wide(take(torch.cat(list(objectness), dim=1), chosen.index))
-        moves = wide(take(torch.cat(list(deltas), dim=1), chosen.index))
+        if torch.is_grad_enabled() and not objectness[0].requires_grad:
+            predicted = self.head.at(cells, Places.of(chosen.index, cells, self.anchors.per_cell))
+            logits, moves = (wide(x).view(*chosen.index.shape, *x.shape[1:]) for x in predicted)
+        else:
+            logits = wide(take(torch.cat(list(objectness), dim=1), chosen.index))
+            moves = wide(take(torch.cat(list(deltas), dim=1), chosen.index))
         count = shared(chosen.filled.sum())
         labels = chosen.positive.to(logits.dtype)
         bce = F.binary_cross_entropy_with_logits(logits, labels, reduction="none")

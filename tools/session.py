@@ -14,6 +14,7 @@ from rich.console import Console
 from torch import nn
 
 from ..backbones import InputError, load_weights
+from ..backbones.fast_convs import use_fast_convs_
 from ..backbones.weights import recorded_norm_eps, recorded_preprocessing
 from .build import build_model, import_modules, pick_device
 from .curves import curves_of_run
@@ -118,6 +119,8 @@ class Session:
         model.to(self.device)
         if self.device.type == "cuda":  # as the images are, so that no step rearranges weights
             model.to(memory_format=torch.channels_last)
+        if self.device.type == "cpu" and config.engine.fast_convolutions:
+            use_fast_convs_(model)
         if config.engine.compile:
             model.compile()
         return model

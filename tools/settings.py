@@ -190,7 +190,8 @@ class Engine:
     """How the run is carried out. `device` is auto, cpu, cuda, cuda:N or mps.
 
     precision: bfloat16, float16, tf32 or float32; `auto` is the fastest of the first two that the GPU has, and float32
-    on a CPU. compile: whether the trunk is compiled. checkpoint_every: in steps; the `keep` newest checkpoints stay,
+    on a CPU. compile: whether the trunk is compiled. fast_convolutions: on a CPU, whether convolutions are computed as
+    matrix products, with gradients equal to torch's but for rounding. checkpoint_every: in steps; the `keep` newest checkpoints stay,
     the best by `best` (a metric as bbox/AP50; None takes the first that is measured), and those at `milestones`, in
     epochs. evaluate_every: in epochs; None evaluates at the end only. loss_images: how many held-out images the loss is
     measured on, too. precise_norms: how many images batch norms take their statistics from before an evaluation; 0
@@ -201,6 +202,7 @@ class Engine:
     device: str = "auto"
     precision: str = "auto"
     compile: bool = False
+    fast_convolutions: bool = True
     workers: int = 2
     seed: int = 0
     log_every: int = 20

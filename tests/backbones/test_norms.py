@@ -5,6 +5,8 @@ import torch
 from torch import nn
 
 import vertebra
+from vertebra.backbones.fast_convs import PointwiseConv2d, TapsConv2d, WinogradConv2d
+from vertebra.backbones.norms import FrozenBatchNorm2d, convolve
 
 
 def test_frozen_batch_refuses_statistics_that_were_never_loaded() -> None:
@@ -89,3 +91,99 @@ def test_synchronised_norms_are_recomputed_as_plain_ones_are() -> None:
         assert torch.equal(value, synced.state_dict()[key]), key
     for (key, ours), other in zip(plain.named_parameters(), synced.parameters(), strict=True):
         assert torch.allclose(ours.grad, other.grad, rtol=1e-5, atol=1e-7), key
+
+
+# --- convolutions and constant norms as one ---------------------------------------------------------------------------
+
+
+def frozen(channels: int) -> FrozenBatchNorm2d:
+    norm = FrozenBatchNorm2d(channels).double()
+    state = {name: torch.rand(channels, dtype=torch.float64) + 0.5 for name in ("weight", "running_var")}
+    norm.load_state_dict({**state, "bias": torch.randn(channels), "running_mean": torch.randn(channels)})
+    return norm
+
+
+CONVOLUTIONS = {
+    "1x1": nn.Conv2d(4, 6, 1, bias=False),
+    "strided": nn.Conv2d(4, 6, 3, stride=2, padding=1, bias=False),
+    "dilated groups": nn.Conv2d(4, 6, 3, padding=2, dilation=2, groups=2, bias=False),
+    "with bias": nn.Conv2d(4, 6, (3, 1), padding=(1, 0)),
+    "fast 1x1": PointwiseConv2d(4, 6, 1, bias=False),
+    "fast 3x3": WinogradConv2d(4, 6, 3, padding=1),
+    "fast strided": TapsConv2d(4, 6, 3, stride=2, padding=1, bias=False),
+}
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_a_convolution_takes_constant_norms_into_its_weight(name: str, layout: torch.memory_format) -> None:
+    torch.manual_seed(0)
+    conv, norm = CONVOLUTIONS[name].double(), frozen(6)
+    x = torch.randn(2, 4, 7, 8, dtype=torch.float64).contiguous(memory_format=layout).requires_grad_()
+    expected, found = norm(conv(x)), convolve(conv, norm, x)
+    torch.testing.assert_close(found, expected)
+    weight = torch.randn_like(expected)
+    given = [x, *conv.parameters()]
+    gradients = [torch.autograd.grad((out * weight).sum(), given) for out in (found, expected)]
+    torch.testing.assert_close(*gradients)
+    with torch.no_grad():
+        torch.testing.assert_close(convolve(conv, norm, x), expected)
+
+
+def test_it_keeps_its_input_and_no_weight_of_its_own() -> None:
+    conv, norm = CONVOLUTIONS["1x1"].double(), frozen(6)
+    kept: list[torch.Tensor] = []
+    x = torch.randn(1, 4, 3, 3, dtype=torch.float64)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t) or t, lambda t: t):
+        convolve(conv, norm, x)
+    assert {t.data_ptr() for t in kept if t.ndim == 4} == {x.data_ptr(), conv.weight.data_ptr()}
+
+
+def test_under_autocast_it_is_in_the_short_type() -> None:
+    conv, norm = nn.Conv2d(4, 6, 3, bias=False), frozen(6).float()
+    x = torch.randn(1, 4, 5, 5)
+    exact = norm(conv(x))
+    with torch.autocast("cpu", torch.bfloat16):
+        found = convolve(conv, norm, x)
+    assert found.dtype == torch.bfloat16
+    torch.testing.assert_close(found.float(), exact, rtol=0.03, atol=0.05)
+    found.float().sum().backward()
+    assert conv.weight.grad is not None
+    assert conv.weight.grad.dtype == torch.float32
+
+
+@pytest.mark.parametrize("watched", ["conv", "norm"])
+def test_what_is_watched_runs_by_itself(watched: str) -> None:
+    modules = {"conv": CONVOLUTIONS["1x1"].double(), "norm": frozen(6)}
+    x = torch.randn(1, 4, 3, 3, dtype=torch.float64)
+    outputs: list[torch.Tensor] = []
+    with modules[watched].register_forward_hook(lambda module, inputs, output: outputs.append(output)):
+        found = convolve(*modules.values(), x)
+    assert len(outputs) == 1
+    torch.testing.assert_close(found, modules["norm"](modules["conv"](x)))
+
+
+@pytest.mark.parametrize("name", ["resnet18d", "resnetv2_18", "highway19_bn"])
+def test_networks_convolve_with_constant_norms(name: str) -> None:
+    """With a hook on each norm they all run by themselves."""
+    torch.manual_seed(0)
+    network = vertebra.create_backbone(name, norm="frozen_batch").double()
+    network.load_state_dict(
+        {k: v + torch.rand_like(v) if "running" in k else v for k, v in network.state_dict().items()}
+    )
+    images = torch.randn(1, 3, 32, 32, dtype=torch.float64)
+    wanted = [p for p in network.parameters() if p.requires_grad]
+
+    def run() -> list[torch.Tensor]:
+        out = list(network(images).values())
+        return [*out, *torch.autograd.grad(sum(x.square().mean() for x in out), wanted)]
+
+    found = run()
+    norms = [m for m in network.modules() if isinstance(m, FrozenBatchNorm2d)]
+    ran: list[nn.Module] = []
+    hooks = [norm.register_forward_hook(lambda norm, inputs, output: ran.append(norm)) for norm in norms]
+    expected = run()
+    assert len(ran) == len(norms)
+    for hook in hooks:
+        hook.remove()
+    torch.testing.assert_close(found, expected)

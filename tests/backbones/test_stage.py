@@ -1,7 +1,8 @@
-"""A stage on several ranks: what one of them skips, all of them skip."""
+"""A stage: what one of several ranks skips all of them skip, and what is kept where activations are recomputed."""
 
 from pathlib import Path
 
+import pytest
 import torch
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
@@ -49,3 +50,23 @@ def test_ranks_skip_the_same_blocks(tmp_path: Path) -> None:
     assert gradients == others
     # A block's gradient is 1 for each step that it ran in.
     assert [g or 0 for g in gradients] == [sum(total >> i & 1 for total in first) for i in range(BLOCKS)]
+
+
+class Cube(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x * x * x
+
+
+@pytest.mark.parametrize(("blocks", "kept"), [(1, 1), (3, 1), (6, 1), (9, 2), (23, 3), (36, 3)])
+def test_what_recomputing_keeps(blocks: int, kept: int) -> None:
+    """One input for as many blocks as twice the root of their number, rounded up: of ResNet-50's stages, the first."""
+    stage = Stage([Cube() for _ in range(blocks)])
+    stage.recomputes = True
+    saved: list[Tensor] = []
+    x = torch.full((1,), 0.999, dtype=torch.float64, requires_grad=True)
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: saved.append(t) or t, lambda t: t):
+        out = stage(x)
+    assert len(saved) == kept
+    out.backward()
+    assert x.grad is not None
+    assert x.grad.item() == pytest.approx(3**blocks * 0.999 ** (3**blocks - 1))

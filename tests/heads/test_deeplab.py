@@ -12,7 +12,6 @@ from torchvision.models import segmentation
 
 import vertebra
 from vertebra.heads.aspp import ASPP, CONVOLUTIONS
-from vertebra.heads.atrous import AtrousConv2d
 from vertebra.heads.deeplab import DeepLabV3
 from vertebra.heads.segmenter import Segmenter
 
@@ -115,24 +114,6 @@ def without_dropout(model: nn.Module) -> nn.Module:
 
 
 # --- its parts -------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("rate", [2, 3, 7, 20])
-def test_tap_by_tap_is_the_convolution(rate: int) -> None:
-    """On a map of 7x9: taps that see nearly all, some, a line, and nothing of it; gradients too."""
-    torch.manual_seed(0)
-    conv = AtrousConv2d(3, 4, rate).double()
-    x = torch.randn(2, 3, 7, 9, dtype=torch.float64, requires_grad=True)
-    weight = conv.weight.detach().clone().requires_grad_()
-    wanted, found = F.conv2d(x, weight, padding=rate, dilation=rate), conv(x)
-    assert found.grad_fn.name() != wanted.grad_fn.name()
-    upstream = torch.randn_like(wanted)
-    expected = torch.autograd.grad(wanted, (x, weight), upstream)
-    given = torch.autograd.grad(found, (x, conv.weight), upstream)
-    for one, other in zip((found, *given), (wanted, *expected), strict=True):
-        torch.testing.assert_close(one, other, rtol=1e-12, atol=1e-12)
-    with torch.no_grad():
-        torch.testing.assert_close(conv(x), wanted, rtol=1e-12, atol=1e-12)
 
 
 def rates(model: Segmenter) -> list[int]:

@@ -5,7 +5,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import MultiScaleRoIAlign
 
-from vertebra.heads.pooling import RoIAlign
+from vertebra.heads.pooling import Cells, RoIAlign
 
 SIZE = (96, 128)
 
@@ -34,7 +34,7 @@ def test_equal_to_torchvision(strides: tuple[int, ...], canonical: int, size: in
     theirs = MultiScaleRoIAlign(names, size, 2, canonical_scale=canonical)
     levels, ours = maps(strides), maps(strides)
     expected = theirs(dict(zip(names, levels, strict=True)), list(BOXES), [SIZE, SIZE])
-    found = RoIAlign(strides, size, canonical)(ours, BOXES)
+    found = RoIAlign(strides, size, canonical)(Cells.of(ours), BOXES)
     torch.testing.assert_close(found, expected)
     assert found.shape == (8, 5, size, size)
     weight = torch.randn_like(expected)
@@ -49,17 +49,17 @@ def test_levels_with_a_gap() -> None:
     """A box that would be of stride 8 is pooled from stride 4, the next finer one that there is."""
     levels = maps((4, 16))
     box = torch.tensor([[[10.0, 10, 50, 50]]], dtype=torch.float64).expand(2, 1, 4)  # of stride 8
-    found = RoIAlign((4, 16), 7, 64)(levels, box)
-    torch.testing.assert_close(found, RoIAlign((4,), 7, 64)(levels[:1], box))
+    found = RoIAlign((4, 16), 7, 64)(Cells.of(levels), box)
+    torch.testing.assert_close(found, RoIAlign((4,), 7, 64)(Cells.of(levels[:1]), box))
 
 
 def test_no_boxes() -> None:
-    assert RoIAlign((4, 8), 7)(maps((4, 8)), torch.zeros(2, 0, 4, dtype=torch.float64)).shape == (0, 5, 7, 7)
+    assert RoIAlign((4, 8), 7)(Cells.of(maps((4, 8))), torch.zeros(2, 0, 4, dtype=torch.float64)).shape == (0, 5, 7, 7)
 
 
 def test_bfloat16() -> None:
     levels = [x.detach().bfloat16() for x in maps((4, 8, 16, 32))]
-    exact = RoIAlign((4, 8, 16, 32), 7, 64)([x.double() for x in levels], BOXES)
-    found = RoIAlign((4, 8, 16, 32), 7, 64)(levels, BOXES.float())
+    exact = RoIAlign((4, 8, 16, 32), 7, 64)(Cells.of([x.double() for x in levels]), BOXES)
+    found = RoIAlign((4, 8, 16, 32), 7, 64)(Cells.of(levels), BOXES.float())
     assert found.dtype == torch.bfloat16
     torch.testing.assert_close(found.double(), exact, rtol=0.02, atol=0.02)

@@ -266,6 +266,26 @@ def test_one_level_equals_torchvision() -> None:
         torch.testing.assert_close(losses[name].double(), value.double(), rtol=1e-6, atol=1e-8)
 
 
+@pytest.mark.parametrize("head", ["mask_rcnn", "mask_rcnn_v2"])
+def test_recomputing_changes_nothing_but_what_is_kept(head: str) -> None:
+    """Losses, gradients and running statistics; and nothing that the heads pool from boxes is kept."""
+    targets = [{**one, "seed": torch.tensor(i)} for i, one in enumerate(TARGETS)]
+    results = []
+    for checkpointing in (False, True):
+        torch.manual_seed(0)
+        row = replace(vertebra.row("resnet18"), widths=(8, 8, 8, 8))
+        made = vertebra.create_model(small_row(head), backbone=row, num_classes=3, checkpointing=checkpointing)
+        model = made.double().train()
+        kept: list[Tensor] = []
+        with torch.autograd.graph.saved_tensors_hooks(lambda t, kept=kept: kept.append(t) or t, lambda t: t):
+            losses = model([image.double() for image in IMAGES], targets)
+        sum(losses.values()).backward()
+        gradients = {name: p.grad for name, p in model.named_parameters()}
+        results.append(({**losses}, gradients, model.state_dict()))
+        assert any(t.shape[1:] in ((16, 7, 7), (16, 14, 14)) for t in kept) is not checkpointing
+    torch.testing.assert_close(*results)
+
+
 # --- on its own ------------------------------------------------------------------------------------------------------
 
 
