@@ -6,6 +6,7 @@ from pathlib import Path
 from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
+EXPORT = ["onnx>=1.18", "onnxscript>=0.5", "onnxruntime>=1.22"]
 ADAPTERS = {"smp": ["segmentation-models-pytorch>=0.6"], "mmengine": ["mmengine>=0.10.7"]}
 FOLDERS = ["backbones*", "heads*", "tools*"]
 
@@ -54,8 +55,11 @@ setup(
     extras_require={
         # Each for one module of backbones/adapters. detectron2 and mmdetection are not on the index as wheels.
         **ADAPTERS,
+        # For `vertebra export --format onnx`, and to run what it writes.
+        "export": EXPORT,
         "dev": [
             *(package for packages in ADAPTERS.values() for package in packages),
+            *EXPORT,
             "pytest>=8",
             "pytest-xdist>=3.6",
             "hypothesis>=6.100",

@@ -12,6 +12,7 @@ import typer
 from vertebra.tools import benchmark, catalogue, datasets
 from vertebra.tools.curves import curves
 from vertebra.tools.evaluate import evaluate
+from vertebra.tools.export import export
 from vertebra.tools.predict import predict
 from vertebra.tools.replay import replay
 from vertebra.tools.schedule_curves import schedules
@@ -27,6 +28,7 @@ app = typer.Typer(
 app.command()(train)
 app.command()(evaluate)
 app.command()(predict)
+app.command()(export)
 app.command()(curves)
 app.command()(schedules)
 app.command()(replay)

@@ -21,6 +21,7 @@ OF_MODELS = ("--data", "--data-root", "--split", "--set", "--import", "--against
 WAYS = (
     Way("the folder of a run", ("RUN",), ("--checkpoint", "--best", "--raw", *OF_MODELS)),
     Way("--weights torchvision/MODEL", ("--weights",), OF_MODELS),
+    Way("--exported FILE with --data NAME", ("--exported", "--data"), ("--data-root", "--split", *OF_DETECTIONS)),
     Way(
         "--predictions FILE with --annotations FILE",
         ("--predictions", "--annotations"),
@@ -38,6 +39,9 @@ def evaluate(
     weights: Annotated[
         str | None,
         typer.Option(metavar="torchvision/MODEL", help="Instead of a run: a public model; by default on COCO."),
+    ] = None,
+    exported: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Instead of a run: what `vertebra export` wrote, on --data.")
     ] = None,
     predictions: Annotated[
         Path | None,
@@ -101,10 +105,11 @@ def evaluate(
     from vertebra.tools.subjects import LabelPngs, Results, Wish
 
     options = {
-        "RUN": run, "--weights": weights, "--predictions": predictions, "--data": data, "--data-root": data_root,
-        "--split": split, "--checkpoint": checkpoint, "--best": best, "--raw": raw, "--set": overrides,
-        "--import": imports, "--annotations": annotations, "--images": images, "--labels": labels, "--names": names,
-        "--max-dets": max_dets, "--boundary": boundary, "--reference": reference, "--against": against,
+        "RUN": run, "--weights": weights, "--exported": exported, "--predictions": predictions, "--data": data,
+        "--data-root": data_root, "--split": split, "--checkpoint": checkpoint, "--best": best, "--raw": raw,
+        "--set": overrides, "--import": imports, "--annotations": annotations, "--images": images, "--labels": labels,
+        "--names": names, "--max-dets": max_dets, "--boundary": boundary, "--reference": reference,
+        "--against": against,
     }  # fmt: skip
     chosen = [name for name, value in options.items() if value]
     check_ways(WAYS, chosen)
@@ -122,6 +127,11 @@ def evaluate(
     elif annotations is not None and predictions is not None:
         subject = Results(predictions, annotations, images, evaluator)
         other = None if against is None else Results(against, annotations, None, evaluator)
+    elif exported is not None and data is not None:
+        # Here, as it brings what runs such files.
+        from vertebra.tools.exporting.subject import ExportedFile
+
+        subject = ExportedFile(exported, data, data_root, wish.split, evaluator, console, tuple(wish.of_detections))
     else:
         subject = wish.of_run(run) if run is not None else wish.of_public(str(weights))
         other = None if against is None else wish.of_run(against)
@@ -138,7 +148,7 @@ def evaluate(
     notes: list[str] = []
     if other is not None:
         comparison = compare(found.images, other.measure().images)
-        text = comparison_text(comparison, (str(run or weights or predictions), str(against)), CHANGED)
+        text = comparison_text(comparison, (str(run or weights or exported or predictions), str(against)), CHANGED)
         console.print(f"\n{text}", highlight=False, soft_wrap=True)
         notes = text.splitlines()[:2]
         if folders is not None:
