@@ -13,7 +13,7 @@ from torch.nn.functional import cross_entropy
 from torchvision.models import detection, get_model, resnet
 from torchvision.models.detection.backbone_utils import resnet_fpn_backbone
 from torchvision.models.segmentation import DeepLabV3
-from torchvision.ops import FrozenBatchNorm2d
+from torchvision.ops import FrozenBatchNorm2d, box_iou
 from torchvision.transforms.functional import normalize
 
 from ..backbones.contract import IMAGENET_MEAN, IMAGENET_STD
@@ -27,6 +27,10 @@ Found = list[dict[str, Any]]
 
 # Objects that a training image has: COCO's have 7.3 on average.
 OBJECTS = 8
+# What `trainable_backbone_layers` of torchvision's builders frees last comes first.
+FREEZING_ORDER = (("conv1", "bn1"), ("layer1",), ("layer2",), ("layer3",), ("layer4",))
+# Boxes of one label that overlap by more are one object, found by two contestants.
+SAME = 0.9
 # Side in pixels of the squares of one class that an image to segment has.
 SQUARE = 32
 
@@ -41,7 +45,7 @@ class Peer:
     trunk: the modules of torchvision's model that are compiled; class_scores: the one whose output the classes are of.
     targets: those of an image, from (size, classes, random).
     steps: those that it has. least_batch: images that a training step needs.
-    column, compare: what the figures say of what was found, from that of the contestant before and its own.
+    measures: what the figures say of what was found, from what another contestant found and its own.
     """
 
     reference: Callable[[str, int, Size, int], nn.Module]
@@ -52,8 +56,7 @@ class Peer:
     trunk: tuple[str, ...]
     class_scores: str
     targets: Callable[[Size, int, torch.Generator], Target]
-    column: str
-    compare: Callable[[Found, Found], float]
+    measures: Mapping[str, Callable[[Found, Found], float]]
     steps: tuple[str, ...] = ("inference", "train")
     least_batch: int = 1
 
@@ -65,11 +68,27 @@ def peer_of(head: str) -> Peer:
     return PEERS[head]
 
 
-def our_model(head: str, backbone: str, size: Size, objects: int) -> nn.Module:
+def our_model(
+    head: str, backbone: str, size: Size, objects: int, *, frozen_stages: int = 0, checkpointing: bool = False
+) -> nn.Module:
     """Return our model, as its peer is."""
     peer = peer_of(head)
     row = replace(head_row(head), **peer.settings(size, objects))
-    return create_model(row, backbone=backbone, norm=peer.norm, num_classes=peer.classes)
+    return create_model(
+        row,
+        backbone=backbone,
+        num_classes=peer.classes,
+        norm=peer.norm,
+        frozen_stages=frozen_stages,
+        checkpointing=checkpointing,
+    )
+
+
+def freeze_(detector: nn.Module, stages: int) -> None:
+    """Freeze the first stages of a torchvision detector's ResNet, the stem first, as its own builders do."""
+    for i in range(stages):
+        for name in FREEZING_ORDER[i]:
+            detector.get_submodule(f"backbone.body.{name}").requires_grad_(False)
 
 
 # --- detectors -------------------------------------------------------------------------------------------------------
@@ -109,9 +128,20 @@ def _objects(size: Size, classes: int, random: torch.Generator) -> Target:
     }
 
 
-def _detections(before: Found, found: Found) -> float:
+def _detections(reference: Found, found: Found) -> float:
     """Return how many objects an image has."""
     return sum(len(one["boxes"]) for one in found) / len(found)
+
+
+def _same_objects(reference: Found, found: Found) -> float:
+    """Return the share of objects in `reference` that were found too: the same label, and nearly the same box."""
+    hits = total = 0
+    for wanted, one in zip(reference, found, strict=True):
+        total += len(wanted["boxes"])
+        if len(wanted["boxes"]) and len(one["boxes"]):
+            near = box_iou(wanted["boxes"].float(), one["boxes"].float()) > SAME
+            hits += int((near & (wanted["labels"][:, None] == one["labels"])).any(dim=1).sum())
+    return hits / total if total else 1.0
 
 
 # --- segmenters ------------------------------------------------------------------------------------------------------
@@ -153,9 +183,9 @@ def _squares(size: Size, classes: int, random: torch.Generator) -> Target:
     return {"semantic": pixels[: size[0], : size[1]]}
 
 
-def _same_pixels(before: Found, found: Found) -> float:
-    """Return the share of pixels that have the class that they have in `before`."""
-    same = [(a["semantic"] == b["semantic"]).float().mean() for a, b in zip(before, found, strict=True)]
+def _same_pixels(reference: Found, found: Found) -> float:
+    """Return the share of pixels that have the class that they have in `reference`."""
+    same = [(a["semantic"] == b["semantic"]).float().mean() for a, b in zip(reference, found, strict=True)]
     return float(torch.stack(same).mean())
 
 
@@ -170,8 +200,7 @@ _FASTER_RCNN = Peer(
     trunk=("backbone", "rpn.head"),
     class_scores="roi_heads.box_predictor.cls_score",
     targets=_objects,
-    column="detections",
-    compare=_detections,
+    measures={"objects": _detections, "agree": _same_objects},
 )
 _WITH_MASKS = ("inference", "rle", "train")
 
@@ -194,8 +223,7 @@ PEERS: Mapping[str, Peer] = {
         trunk=("backbone", "classifier", "aux_classifier"),
         class_scores="classifier.4",
         targets=_squares,
-        column="agreement",
-        compare=_same_pixels,
+        measures={"agree": _same_pixels},
         least_batch=2,  # its pooled branch has one value of a channel in an image, which a batch norm cannot train on
     ),
 }

@@ -12,28 +12,49 @@ import torch
 from pycocotools import mask as coco_mask
 from torch import Tensor, nn
 
-from ..heads.detector import MaskDetector
-from .memory import keep_freed_memory
-from .peers import Found
+from ...heads.detector import MaskDetector
+from ..engine.optimisation import make_optimiser
+from ..memory import keep_freed_memory
+from ..peers import Found
+from ..settings import Optim
 
 Images = Sequence[Tensor]
+
+# So slow that the weights, and with them the work, stay as they are.
+RATE, MOMENTUM, DECAY = 1e-9, 0.9, 1e-4
+
+
+def our_optimiser(model: nn.Module) -> torch.optim.Optimizer:
+    """Return SGD as `vertebra train` has it by default: fused, without decay of norms and biases."""
+    return make_optimiser(model, Optim(name="sgd", lr=RATE, momentum=MOMENTUM, weight_decay=DECAY))
+
+
+def plain_sgd(model: nn.Module, **how: bool) -> torch.optim.Optimizer:
+    """Return SGD as torchvision's training script has it; how: which of torch's implementations."""
+    learning = [parameter for parameter in model.parameters() if parameter.requires_grad]
+    return torch.optim.SGD(learning, lr=RATE, momentum=MOMENTUM, weight_decay=DECAY, **how)
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """A model, the dtype that it is run in by autocast, if any, and how the C library treats its large tensors."""
+    """A model and how it is run.
+
+    dtype: the name of what it computes in; the weights stay as they are, and autocast converts where `autocast`.
+    memory: how the C library treats its large tensors. optimiser: makes that of its training step.
+    """
 
     name: str
     model: nn.Module
+    dtype: str = "float32"
     autocast: torch.dtype | None = None
     memory: Callable[[], bool] = keep_freed_memory
+    optimiser: Callable[[nn.Module], torch.optim.Optimizer] = our_optimiser
 
 
 def train(contestant: Contestant, images: Images, targets: Sequence[Mapping[str, Tensor]]) -> Callable[[], None]:
-    """Return a training step: losses, gradients of all layers, SGD."""
+    """Return a training step: losses, gradients of all layers that are not frozen, the optimiser, gradients cleared."""
     model = contestant.model.train()
-    # So slow that the weights, and with them the work, stay as they are.
-    optimiser = torch.optim.SGD(model.parameters(), lr=1e-9, momentum=0.9)
+    optimiser = contestant.optimiser(model)
 
     def step() -> None:
         with _autocast(contestant, images):
@@ -66,13 +87,15 @@ def rle(contestant: Contestant, images: Images) -> Callable[[], Found]:
         return detect
 
     def step() -> Found:
-        return [{**one, "masks": [_encode(mask) for mask in one["masks"]]} for one in detect()]
+        return [{**one, "masks": [encode(mask) for mask in one["masks"]]} for one in detect()]
 
     return step
 
 
-def _encode(mask: Tensor) -> dict[str, Any]:
-    encoded: dict[str, Any] = coco_mask.encode(np.asfortranarray((mask[0] > 0.5).cpu().numpy(), dtype=np.uint8))
+def encode(mask: Tensor) -> dict[str, Any]:
+    """Return a mask (1, H, W), of probabilities or bool, as run lengths, as torchvision's and detectron2's tools do."""
+    inside = mask if mask.dtype is torch.bool else mask > 0.5
+    encoded: dict[str, Any] = coco_mask.encode(np.asfortranarray(inside[0].cpu().numpy(), dtype=np.uint8))
     return encoded
 
 
@@ -82,5 +105,4 @@ def _autocast(contestant: Contestant, images: Images) -> Any:
     return torch.autocast(images[0].device.type, contestant.autocast)
 
 
-# Training comes last: it changes the weights.
 STEPS: dict[str, Callable[..., Callable[[], Any]]] = {"inference": inference, "rle": rle, "train": train}
