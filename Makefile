@@ -4,12 +4,13 @@ BIN := .venv/bin
 # How many processes run the tests; each takes 1 to 2 GB.
 WORKERS ?= 2
 
-.PHONY: help quickstart readme capabilities test test-slow test-gpu lint format clean
+.PHONY: help quickstart readme capabilities speed test test-slow test-gpu lint format clean
 
 help:
 	@echo "make quickstart   train a detector on generated images, evaluate it, write its report (about 9 minutes)"
 	@echo "make readme       measure the backbones again, write the README's table of them, draw the schedules in docs/"
 	@echo "make capabilities try each family in each pipeline that is installed, write docs/capabilities.md"
+	@echo "make speed        measure cost curves, backbones and processes, write their tables in docs/ (about 20 minutes)"
 	@echo "make test         run the tests"
 	@echo "make test-slow    run the tests that take minutes"
 	@echo "make test-gpu     run the tests that need a CUDA device"
@@ -32,6 +33,13 @@ readme: .venv/.installed
 
 capabilities: .venv/.installed
 	VERTEBRA_WRITE_CAPABILITIES=1 $(BIN)/python -m pytest -q tests/backbones/adapters/test_capabilities.py
+
+speed: .venv/.installed
+	mkdir -p runs
+	$(BIN)/vertebra benchmark costs --json runs/costs.json --plot docs/costs.png --write docs/speed.md
+	$(BIN)/vertebra benchmark backbones --json runs/backbones.json --write docs/backbones.md
+	$(BIN)/vertebra benchmark processes --json runs/processes.json --write docs/scaling.md
+	$(BIN)/vertebra benchmark processes --model-on-paper --write docs/scaling.md
 
 # One thread each: two processes of two threads get in each other's way.
 test: .venv/.installed
