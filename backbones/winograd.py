@@ -69,26 +69,23 @@ def transform_of_gradient(weight: Tensor) -> Tensor:
 @torch.library.custom_op("vertebra::winograd", mutates_args=())
 def convolve(x: Tensor, transformed: Tensor, bias: Tensor | None) -> Tensor:
     """Return the convolution (N, H, W, K) of x (N, H, W, C) with a transformed weight (36, K, C)."""
-    grid = _Grid(x)
     channels, count = x.shape[3], transformed.shape[1]
-    padded = grid.padded(x)
-    whole = x.new_empty(grid.images, grid.rows * OUT, grid.columns * OUT, count)
-    tiles = grid.in_tiles(whole)
+    rows, columns = _tiles(x)
+    whole = x.new_empty(len(x), rows * OUT, columns * OUT, count)
     into, out_of = _INPUT.to(x), _OUTPUT.to(x)
     offset = x.new_zeros(count) if bias is None else bias
     # The same memory for each block, which stays in the cache.
-    gathered, values = _Scratch(x), _Scratch(x)
-    for block in grid.blocks():
-        seen = block.inputs(padded)
+    window, gathered, values = _Scratch(x), _Scratch(x), _Scratch(x)
+    for block in _blocks(x):
+        seen = block.inputs(x, window)
         inputs = gathered(*seen.shape).copy_(seen).view(IN * IN, -1)
         moved = torch.mm(into, inputs, out=values(*inputs.shape)).view(IN * IN, block.tiles, channels)
         products = torch.bmm(moved, transformed.transpose(1, 2), out=gathered(IN * IN, block.tiles, count))
         found = torch.mm(out_of, products.view(IN * IN, -1), out=values(OUT * OUT, block.tiles * count))
-        found = found.view(OUT, OUT, *block.shape, count).permute(2, 3, 0, 4, 1, 5)
-        torch.add(found, offset, out=block.outputs(tiles))
+        torch.add(found.view(OUT, OUT, *block.shape, count), offset, out=block.outputs(whole))
     if whole.shape[1:3] == x.shape[1:3]:
         return whole
-    return whole[:, : grid.height, : grid.width].clone()  # a view could not be changed in place by what follows
+    return whole[:, : x.shape[1], : x.shape[2]].clone()  # a view could not be changed in place by what follows
 
 
 @convolve.register_fake
@@ -102,17 +99,15 @@ def weight_gradient(x: Tensor, gradient: Tensor) -> Tensor:
 
     What `convolve` computes is linear in the transformed weight; this is its adjoint, by the same tiles.
     """
-    grid = _Grid(x)
     channels, count = x.shape[3], gradient.shape[3]
-    padded, tiles = grid.padded(x), grid.tiled(gradient)
     into, back = _INPUT.to(x), _OUTPUT.t().to(x)
     total = x.new_zeros(IN * IN, channels, count)
-    gathered, values, wanted = _Scratch(x), _Scratch(x), _Scratch(x)
-    for block in grid.blocks():
-        seen = block.inputs(padded)
+    window, gathered, values, wanted = (_Scratch(x) for _ in range(4))
+    for block in _blocks(x):
+        seen = block.inputs(x, window)
         inputs = gathered(*seen.shape).copy_(seen).view(IN * IN, -1)
         moved = torch.mm(into, inputs, out=values(*inputs.shape)).view(IN * IN, block.tiles, channels)
-        seen = block.outputs(tiles).permute(2, 4, 0, 1, 3, 5)
+        seen = block.gradients(gradient, window)
         outputs = gathered(*seen.shape).copy_(seen).view(OUT * OUT, -1)
         of_outputs = torch.mm(back, outputs, out=wanted(IN * IN, block.tiles * count))
         total.baddbmm_(moved.transpose(1, 2), of_outputs.view(IN * IN, block.tiles, count))
@@ -138,44 +133,25 @@ class _Scratch:
         return self.flat[:size].view(shape)
 
 
-class _Grid:
-    """The tiles of maps (N, H, W, C): the last ones of a row or column may reach past the border."""
+def _tiles(x: Tensor) -> tuple[int, int]:
+    """Return how many tiles maps (N, H, W, C) have in rows and columns; the last may reach past the border."""
+    return -(-x.shape[1] // OUT), -(-x.shape[2] // OUT)
 
-    def __init__(self, x: Tensor) -> None:
-        self.images, self.height, self.width, _ = x.shape
-        self.rows, self.columns = -(-self.height // OUT), -(-self.width // OUT)
 
-    def padded(self, x: Tensor) -> Tensor:
-        """Return the maps with the zeros around them that all input tiles need."""
-        ring = IN - OUT
-        whole = x.new_empty(self.images, self.rows * OUT + ring, self.columns * OUT + ring, x.shape[3])
-        whole[:, 1 : 1 + self.height, 1 : 1 + self.width] = x
-        for beyond in (whole[:, :1], whole[:, 1 + self.height :], whole[:, :, :1], whole[:, :, 1 + self.width :]):
-            beyond.zero_()
-        return whole
-
-    def tiled(self, x: Tensor) -> Tensor:
-        """Return maps as output tiles (N, rows, 4, columns, 4, C), with zeros past the border."""
-        whole = x.new_zeros(self.images, self.rows * OUT, self.columns * OUT, x.shape[3])
-        whole[:, : self.height, : self.width] = x
-        return self.in_tiles(whole)
-
-    def in_tiles(self, whole: Tensor) -> Tensor:
-        """Return maps of whole tiles as a view (N, rows, 4, columns, 4, C)."""
-        return whole.view(self.images, self.rows, OUT, self.columns, OUT, -1)
-
-    def blocks(self) -> Iterator[_Block]:
-        """Yield all tiles, some rows of an image at a time, or some small images."""
-        images = max(1, AT_ONCE // (self.rows * self.columns))
-        rows = self.rows if images > 1 else max(1, AT_ONCE // self.columns)
-        for image in range(0, self.images, images):
-            for row in range(0, self.rows, rows):
-                chosen = slice(image, min(image + images, self.images)), slice(row, min(row + rows, self.rows))
-                yield _Block(*chosen, self.columns)
+def _blocks(x: Tensor) -> Iterator[_Block]:
+    """Yield all tiles of maps (N, H, W, C), some rows of an image at a time, or some small images."""
+    all_rows, columns = _tiles(x)
+    images = max(1, AT_ONCE // (all_rows * columns))
+    rows = all_rows if images > 1 else max(1, AT_ONCE // columns)
+    for image in range(0, len(x), images):
+        for row in range(0, all_rows, rows):
+            yield _Block(slice(image, min(image + images, len(x))), slice(row, min(row + rows, all_rows)), columns)
 
 
 @dataclass(frozen=True)
 class _Block:
+    """All tiles of some images in some rows of tiles."""
+
     images: slice
     rows: slice
     columns: int
@@ -186,18 +162,38 @@ class _Block:
 
     @property
     def tiles(self) -> int:
+        return prod(self.shape)
+
+    def inputs(self, x: Tensor, scratch: _Scratch) -> Tensor:
+        """Return the overlapping input tiles (6, 6, images, rows, columns, C), with zeros past the border."""
+        ring = IN - OUT
+        whole = self._window(x, scratch, before=ring // 2, more=ring)
+        first, row, column, channel = whole.stride()
+        return whole.as_strided(
+            (IN, IN, *self.shape, x.shape[3]), (row, column, first, OUT * row, OUT * column, channel)
+        )
+
+    def gradients(self, gradient: Tensor, scratch: _Scratch) -> Tensor:
+        """Return the output tiles (4, 4, images, rows, columns, K), with zeros past the border."""
+        return self._in_tiles(self._window(gradient, scratch, before=0, more=0))
+
+    def outputs(self, whole: Tensor) -> Tensor:
+        """Return the output tiles (4, 4, images, rows, columns, K) of maps of whole tiles, as a view."""
+        return self._in_tiles(whole[self.images, self.rows.start * OUT : self.rows.stop * OUT])
+
+    def _in_tiles(self, maps: Tensor) -> Tensor:
         images, rows, columns = self.shape
-        return images * rows * columns
+        return maps.view(images, rows, OUT, columns, OUT, maps.shape[3]).permute(2, 4, 0, 1, 3, 5)
 
-    def inputs(self, padded: Tensor) -> Tensor:
-        """Return the overlapping input tiles (6, 6, images, rows, columns, C), as a view."""
-        first, rows, columns, channels = padded[self.images, self.rows.start * OUT :].stride()
-        part = padded[self.images, self.rows.start * OUT :]
-        images, count, _ = self.shape
-        shape = (IN, IN, images, count, self.columns, padded.shape[3])
-        strides = (rows, columns, first, OUT * rows, OUT * columns, channels)
-        return part.as_strided(shape, strides)
-
-    def outputs(self, tiles: Tensor) -> Tensor:
-        """Return the output tiles, of (N, rows, 4, columns, 4, C), as a view."""
-        return tiles[self.images, self.rows]
+    def _window(self, x: Tensor, scratch: _Scratch, *, before: int, more: int) -> Tensor:
+        """Return what is under the tiles, from so many pixels `before` them, and so many `more` than they have."""
+        images, rows, columns = self.shape
+        top = self.rows.start * OUT - before
+        height, width = rows * OUT + more, columns * OUT + more
+        whole = scratch(images, height, width, x.shape[3])
+        first, last = max(-top, 0), min(x.shape[1] - top, height)  # rows inside of the maps, and columns
+        left, right = before, min(x.shape[2] + before, width)
+        whole[:, first:last, left:right] = x[self.images, top + first : top + last, : right - before]
+        for beyond in (whole[:, :first], whole[:, last:], whole[:, :, :left], whole[:, :, right:]):
+            beyond.zero_()
+        return whole

@@ -67,8 +67,9 @@ def model(
     Other libraries' models come as they ship: float32, their own memory layout and optimiser. Torchvision's comes again
     with equal settings: our layout, autocast, compiled trunk and fused SGD, and on the CPU with memory of large tensors
     kept (`vertebra.keep_freed_memory`, as `train` does). Ours comes as `create_model` gives it, by autocast in
-    bfloat16, and in inference also from `vertebra.optimize`. detectron2's is its model zoo's configuration, with
-    RoIAlign and strides as torchvision's, so that it is the same network.
+    bfloat16, in inference also from `vertebra.optimize`, and in training on a CPU with the convolutions that `train`
+    takes there; with checkpointing freed memory goes back to the system. detectron2's is its model zoo's configuration,
+    with RoIAlign and strides as torchvision's, so that it is the same network.
 
     Weights are random, scaled so that there are detections, and all train but `--frozen-stages`. The norms of
     faster_rcnn and mask_rcnn are frozen; those of the others are plain batch norms, which in training take the

@@ -67,7 +67,7 @@ class Session:
         self.console = console
         self.processes = processes
         self.device = processes.device(pick_device(config.engine.device))
-        if self.device.type == "cpu":
+        if self.device.type == "cpu" and not config.backbone.checkpointing:  # where memory is short, it is given back
             keep_freed_memory()
         self.precision = pick_precision(config.engine.precision, self.device)
         self.precision.prepare()

@@ -191,12 +191,12 @@ class Engine:
 
     precision: bfloat16, float16, tf32 or float32; `auto` is the fastest of the first two that the GPU has, and float32
     on a CPU. compile: whether the trunk is compiled. fast_convolutions: on a CPU, whether convolutions are computed as
-    matrix products, with gradients equal to torch's but for rounding. checkpoint_every: in steps; the `keep` newest checkpoints stay,
-    the best by `best` (a metric as bbox/AP50; None takes the first that is measured), and those at `milestones`, in
-    epochs. evaluate_every: in epochs; None evaluates at the end only. loss_images: how many held-out images the loss is
-    measured on, too. precise_norms: how many images batch norms take their statistics from before an evaluation; 0
-    leaves the running ones. skip_limit: how many steps in a run may be skipped for a loss that is not finite. pictures:
-    how many validation pictures are drawn.
+    matrix products, with gradients equal to torch's but for rounding. checkpoint_every: in steps; the `keep` newest
+    checkpoints stay, the best by `best` (a metric as bbox/AP50; None takes the first that is measured), and those at
+    `milestones`, in epochs. evaluate_every: in epochs; None evaluates at the end only. loss_images: how many held-out
+    images the loss is measured on, too. precise_norms: how many images batch norms take their statistics from before an
+    evaluation; 0 leaves the running ones. skip_limit: how many steps in a run may be skipped for a loss that is not
+    finite. pictures: how many validation pictures are drawn.
     """
 
     device: str = "auto"

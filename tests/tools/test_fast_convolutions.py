@@ -11,9 +11,7 @@ from vertebra.backbones.fast_convs import FastConv2d
 from vertebra.tools import session
 
 
-def test_they_train_alike(
-    cli: Any, workplace: Path, arguments: list[object], monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_they_train_alike(cli: Any, workplace: Path, arguments: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
     """The losses of the first step are equal but for rounding, with the convolutions of a head of 64 channels."""
     models: list[nn.Module] = []
     use = session.use_fast_convs_

@@ -53,7 +53,11 @@ def test_the_figures_of_training(cli: Command, tmp_path: Path) -> None:
     )  # fmt: skip
     assert done.status == 0, done.err
     rows = json.loads(file.read_text())["rows"]
-    assert [row["name"] for row in rows] == [*SHARED, "vertebra, checkpointing, float32"]
+    assert [row["name"] for row in rows] == [
+        *SHARED,
+        "vertebra, fast convolutions, float32",
+        "vertebra, checkpointing, float32",
+    ]
     assert all(row["found"] == {} and row["parts"] is None and row["median"] > 0 for row in rows)
     assert "2 stages frozen in training" in done.out
 

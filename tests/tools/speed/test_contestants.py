@@ -107,6 +107,7 @@ def test_rows_are_those_that_were_asked_for(tiny: MakeCase) -> None:
     assert [entry.name for entry in entries(case, "train")] == [
         "vertebra, float32",
         "vertebra, bfloat16",
+        "vertebra, fast convolutions, float32",
         "vertebra, checkpointing, float32",
         "vertebra, checkpointing, bfloat16",
     ]
