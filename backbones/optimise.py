@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Sequence
 from copy import deepcopy
 from typing import Any
@@ -14,10 +13,9 @@ from .contract import Backbone
 from .errors import InputError, unknown
 from .fast_convs import WinogradConv2d, use_fast_convs_
 from .folding import NORMS, fold_norms_
+from .processor import tell_of_slow_bfloat16
 
 DTYPES = {"float32": torch.float32, "bfloat16": torch.bfloat16}
-
-_LOG = logging.getLogger("vertebra")
 
 # Layers that have weights, and take their input in the dtype of these.
 _LAYERS = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
@@ -44,8 +42,7 @@ def optimize(
     device = next(fast.parameters()).device
     fast.to(memory_format=torch.channels_last)
     if dtype == "bfloat16":
-        if device.type == "cpu" and not _has_fast_bfloat16():
-            _LOG.warning("this CPU has no instructions for bfloat16, which is slower on it than float32")
+        tell_of_slow_bfloat16(device)
         _compute_in_(fast, DTYPES[dtype])
     elif device.type == "cpu":
         _transform_(use_fast_convs_(fast))
@@ -54,11 +51,6 @@ def optimize(
     if compiled:
         fast.compile()
     return fast
-
-
-def _has_fast_bfloat16() -> bool:
-    # AVX-512 with bfloat16 products, or Arm's.
-    return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
 
 
 def _transform_(model: nn.Module) -> None:

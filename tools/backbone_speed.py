@@ -59,16 +59,16 @@ def backbones(
     from rich.console import Console
     from rich.progress import track
 
+    from vertebra.backbones.processor import machine
     from vertebra.tools.build import pick_device
     from vertebra.tools.engine.checkpoint import versions
     from vertebra.tools.marked import write_between
     from vertebra.tools.model_costs import Work, read_size
-    from vertebra.tools.timing import machine_name
 
     place, used = pick_device(device), threads or torch.get_num_threads()
     base = Work(head, "resnet50", read_size(size), batch_size, objects)
     about = {"head": head, "size": list(base.size), "batch_size": batch_size, "objects": objects}
-    about |= {"classes": base.classes, "device": str(place), "threads": used, "machine": machine_name(place)}
+    about |= {"classes": base.classes, "device": str(place), "threads": used, "machine": machine(place)}
     about |= {"versions": versions()}
     rows = {} if again else _kept(output, about)
     chosen = _chosen(names)

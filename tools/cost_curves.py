@@ -89,6 +89,7 @@ def costs(
     from rich.console import Console
     from rich.progress import track
 
+    from vertebra.backbones.processor import machine
     from vertebra.tools import model_costs, timing
     from vertebra.tools.build import pick_device
     from vertebra.tools.engine.checkpoint import versions
@@ -100,7 +101,7 @@ def costs(
     place, used = pick_device(device), threads or torch.get_num_threads()
     console = Console(highlight=False)
     about = {**asdict(base), "device": str(place), "threads": used, "repeats": repeats}
-    about |= {"machine": timing.machine_name(place), "versions": versions()}
+    about |= {"machine": machine(place), "versions": versions()}
     console.print(heading(about), soft_wrap=True)
     todo = [(work, step) for work in dict.fromkeys(work for of in works.values() for work in of) for step in steps]
     measured: dict[tuple[Work, str], Cost] = {}

@@ -88,6 +88,7 @@ def model(
 
     from rich.console import Console
 
+    from vertebra.backbones.processor import tell_of_slow_bfloat16
     from vertebra.tools import speed
     from vertebra.tools.benchmark import size_of
     from vertebra.tools.build import pick_device
@@ -107,7 +108,8 @@ def model(
     if memory:
         check_peak(case.device)
     _check_files(output, plot)
-    _warn_of_slow_bfloat16(case)
+    if "bfloat16" in case.dtypes:
+        tell_of_slow_bfloat16(case.device)
     console = Console(highlight=False)
     if not console.is_terminal:
         console.width = WIDTH
@@ -150,19 +152,6 @@ def _check_files(output: Path | None, plot: Path | None) -> None:
             )
     if plot and plot.suffix not in (".png", ".svg", ".pdf"):
         raise InputError(f"--plot {plot}: its name ends with .png, .svg or .pdf")
-
-
-def _warn_of_slow_bfloat16(case: Case) -> None:
-    import logging
-
-    from vertebra.tools.speed.hardware import has_fast_bfloat16, machine
-
-    if "bfloat16" in case.dtypes and not has_fast_bfloat16(case.device):
-        logging.getLogger("vertebra").warning(
-            "%s has no instructions for bfloat16, which is slower on it than float32: its figures say nothing of CPUs "
-            "that have them (avx512_bf16, amx_bf16)",
-            machine(case.device),
-        )
 
 
 def _about(case: Case, threads: int) -> dict[str, Any]:

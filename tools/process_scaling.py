@@ -87,19 +87,19 @@ def _measure(
     from rich.progress import track
 
     from vertebra.backbones import row
+    from vertebra.backbones.processor import machine
     from vertebra.tools import process_costs
     from vertebra.tools.build import pick_device
     from vertebra.tools.engine.checkpoint import versions
     from vertebra.tools.engine.precision import pick_precision
     from vertebra.tools.model_costs import Work, read_size
-    from vertebra.tools.timing import machine_name
 
     work, place = Work(head, backbone, read_size(size), batch_size), pick_device(device)
     row(backbone), pick_precision(precision, place)  # what is wrong is said here, once
     height, width = work.size
     about = (
         f"{head} on {backbone}, {batch_size} x 3 x {height} x {width} in each process, {precision}; "
-        f"{machine_name(place)} ({place.type}), {threads} threads each; "
+        f"{machine(place)} ({place.type}), {threads} threads each; "
         + ", ".join(f"{name} {version}" for name, version in versions().items())
     )
     shown = track(counts, "measuring", console=console, transient=True, disable=not console.is_terminal)

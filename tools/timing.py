@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import multiprocessing
-import platform
 from collections.abc import Callable
 from concurrent.futures import ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
@@ -15,6 +14,7 @@ from typing import Any, TypeVar
 import torch
 
 from ..backbones import InputError
+from .speed.hardware import wait
 
 T = TypeVar("T")
 
@@ -38,22 +38,6 @@ def seconds_of(
         wait(device)
         seconds.append(perf_counter() - start)
     return tuple(seconds)
-
-
-def wait(device: torch.device) -> None:
-    """Wait until a device has done what it was told to."""
-    if device.type != "cpu":
-        torch.accelerator.synchronize(device)
-
-
-def machine_name(device: torch.device) -> str:
-    """Return the name of what computes."""
-    if device.type == "cuda":
-        return torch.cuda.get_device_name(device)
-    cpuinfo = Path("/proc/cpuinfo")
-    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
-    names = [line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")]
-    return names[0] if names else platform.processor() or platform.machine()
 
 
 class Memory:

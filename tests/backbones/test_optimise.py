@@ -9,6 +9,7 @@ from torch import nn
 
 import vertebra
 from vertebra import InputError, create_backbone, create_model, optimize
+from vertebra.backbones import processor
 from vertebra.backbones.fast_convs import TransformedConv2d
 
 SIZE = (96, 128)
@@ -97,7 +98,8 @@ def test_bfloat16(name: str) -> None:
 def test_a_cpu_without_bfloat16_is_told(
     known: bool, caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("vertebra.backbones.optimise._has_fast_bfloat16", lambda: known)
+    monkeypatch.setattr(processor, "has_fast_bfloat16", lambda device: known)
+    processor.tell_of_slow_bfloat16.cache_clear()
     with caplog.at_level(logging.WARNING, "vertebra"):
         optimize(create_backbone("resnet18", out_features=("c2",)), dtype="bfloat16")
     assert ("no instructions for bfloat16" in caplog.text) != known
