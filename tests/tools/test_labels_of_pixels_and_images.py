@@ -70,10 +70,13 @@ def test_label_pngs_without_a_model(cli: Any, tmp_path: Path) -> None:
     report = json.loads((tmp_path / "out" / "report" / "report.json").read_text())
     assert [(card["name"], card["quality"]) for card in report["worst"]] == [("a.png", pytest.approx(7 / 12))]
     for wrong, message in (
-        (["evaluate"], "name the folder of a run, or --weights torchvision/MODEL, or --predictions FILE with"),
+        (["evaluate"], "or --exported FILE with --data NAME, or --predictions FILE with"),
         (compare[:3], "or --predictions DIR with --labels DIR; only --predictions came"),
         ([*compare, "--data", "shapes"], "--data cannot go with --predictions DIR with --labels DIR; --data goes with"),
-        ([*compare, "--boundary"], "--boundary goes with the folder of a run or --weights torchvision/MODEL or --pred"),
+        (
+            [*compare, "--boundary"],
+            "--boundary goes with the folder of a run or --weights torchvision/MODEL or --exported",
+        ),
         ([*compare[:3], "--labels", tmp_path / "truth", "--no-report"], "--no-report came, but of predictions"),
         (["evaluate", "run", "--names", tmp_path / "names.txt"], "--names goes with --predictions DIR with --labels"),
     ):

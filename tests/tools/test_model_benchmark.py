@@ -46,6 +46,7 @@ def test_the_figures_are_complete(cli: Command, tmp_path: Path) -> None:
     assert picture.read_bytes().startswith(b"\x89PNG")
 
 
+@pytest.mark.slow  # it starts a process for each row
 def test_the_figures_of_training(cli: Command, tmp_path: Path) -> None:
     file = tmp_path / "figures.json"
     done = cli(
