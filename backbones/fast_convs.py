@@ -6,6 +6,7 @@ float64, they compute otherwise, channels innermost. Elsewhere, and under autoca
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from typing import Any
 
@@ -64,13 +65,13 @@ def goes_by_products(x: Tensor) -> bool:
     return exact and x.device.type == "cpu" and not torch.compiler.is_compiling()
 
 
-class FastConv2d(nn.Conv2d):
+class FastConv2d(nn.Conv2d, ABC):
     """A convolution that computes otherwise where that is faster; how, its classes say, on maps (N, H, W, C)."""
 
     @property
+    @abstractmethod
     def value_is_faster(self) -> bool:
         """Whether there is something to gain without gradients, which gain more."""
-        raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (N, C, H, W) to (N, K, H', W')."""
@@ -82,17 +83,17 @@ class FastConv2d(nn.Conv2d):
         pixels: Tensor = _Products.apply(x.permute(0, 2, 3, 1), self.weight, scale, bias, self)
         return pixels.permute(0, 3, 1, 2)
 
+    @abstractmethod
     def value(self, x: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
         """Return the convolution (N, H', W', K) of x (N, H, W, C)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradient_of_input(self, gradient: Tensor, weight: Tensor, shape: torch.Size) -> Tensor:
         """Return the gradient of x, of that shape, from that of the value."""
-        raise NotImplementedError
 
+    @abstractmethod
     def gradient_of_weight(self, x: Tensor, gradient: Tensor) -> Tensor:
         """Return the gradient (K, C, kernel, kernel) of the weight from that of the value."""
-        raise NotImplementedError
 
 
 class _Products(torch.autograd.Function):
